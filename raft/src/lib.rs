@@ -1,1 +1,3 @@
-//! TODO
+//! Raft: a pure core, a write-ahead log, and the node that drives them.
+
+pub mod core;

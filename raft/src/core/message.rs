@@ -6,7 +6,10 @@ use super::types::{Entry, LogId, LogIndex, Term};
 
 /// A request to a peer, or the reply to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are the paper's; those that are not say what they are")]
+#[expect(
+    missing_docs,
+    reason = "the fields are the paper's; those that are not say what they are"
+)]
 pub enum Message {
     /// §5.2. Also a heartbeat, with no entries.
     AppendEntries {

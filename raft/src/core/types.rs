@@ -134,7 +134,10 @@ pub struct LogId {
 
 impl LogId {
     /// Before the first entry of any log.
-    pub const ZERO: Self = Self { term: Term::ZERO, index: LogIndex::ZERO };
+    pub const ZERO: Self = Self {
+        term: Term::ZERO,
+        index: LogIndex::ZERO,
+    };
 
     /// The entry that term `term` has at `index`.
     #[must_use]

@@ -1,1 +1,51 @@
-//! TODO
+//! The client of the replicated key-value store.
+//!
+//! A [`Clerk`] finds the leader, follows it when it changes, and repeats what got lost under one
+//! deadline. A write keeps its name (session and number) however often it is repeated, so it takes
+//! effect once.
+//!
+//! ```text
+//!  threads --- Clerk (clerk.rs) --- Call (call.rs) ----- RpcChannel --- nodes
+//!                                    |  |  |
+//!          whom to ask, how long  pursuit  session   under which name a write is known
+//!          who leads                nodes  timer     pauses between attempts
+//! ```
+//!
+//! ```no_run
+//! use clerk::Clerk;
+//!
+//! let clerk = Clerk::open("bin/test.conf")?;
+//! clerk.put("x", "1")?;
+//! clerk.append("x", "2")?;
+//! assert_eq!(clerk.get("x")?.as_deref(), Some(&b"12"[..]));
+//!
+//! match clerk.put("x", "3") {
+//!     Ok(()) => println!("done, and it stays done"),
+//!     Err(error) if error.may_have_taken_effect() => println!("unknown: {error}"),
+//!     Err(error) => println!("certainly not done: {error}"),
+//! }
+//!
+//! clerk.put_async("y", "4", |result| println!("{result:?}")); // runs on the event loop
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound.
+
+mod backoff;
+mod call;
+mod clerk;
+mod error;
+mod nodes;
+mod options;
+mod permits;
+mod pursuit;
+mod reply;
+mod session;
+mod shared;
+mod stubs;
+mod timer;
+
+pub use backoff::Backoff;
+pub use clerk::{Clerk, ClerkStats};
+pub use error::{ClerkError, LastFailure, NodeName, OpenError};
+pub use options::ClerkOptions;

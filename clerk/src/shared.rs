@@ -1,0 +1,169 @@
+//! What all handles and calls of one clerk share.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::call::{Call, Task};
+use crate::error::{ClerkError, LastFailure};
+use crate::nodes::Nodes;
+use crate::options::ClerkOptions;
+use crate::permits::Permits;
+use crate::pursuit::{Pace, Pursuit};
+use crate::session::{Place, Sessions, WaitedFor};
+use crate::stubs::Stubs;
+use crate::timer::Timer;
+
+/// How many replies a node keeps for a session; no window can be larger.
+const WINDOW_MAX: usize = 1024;
+
+/// Of its locks, only `nodes` then `random` are ever held together.
+pub(crate) struct Shared {
+    pub(crate) nodes: Mutex<Nodes>,
+    pub(crate) random: Mutex<fastrand::Rng>,
+    pub(crate) sessions: Mutex<Sessions<Call>>,
+    /// What last went wrong in opening a session, for those who wait for it in vain.
+    pub(crate) opening_trouble: Mutex<Option<LastFailure>>,
+    pub(crate) stubs: Mutex<Stubs>,
+    pub(crate) timer: Timer,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) max_outstanding: usize,
+    pub(crate) stats: Counters,
+    window: usize,
+    pace: Pace,
+}
+
+/// See [`ClerkStats`](crate::ClerkStats).
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) retries: AtomicU64,
+    pub(crate) sessions_opened: AtomicU64,
+}
+
+impl Shared {
+    /// # Errors
+    /// The system refuses a thread.
+    ///
+    /// # Panics
+    /// If `addresses` is empty.
+    pub(crate) fn new(addresses: &[SocketAddr], options: ClerkOptions) -> io::Result<Arc<Self>> {
+        let mut random = options
+            .seed
+            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let window = options.window.clamp(1, WINDOW_MAX);
+        let max_outstanding = options.max_outstanding.max(1);
+        Ok(Arc::new(Self {
+            nodes: Mutex::new(Nodes::new(addresses, random.usize(..))),
+            random: Mutex::new(random),
+            sessions: Mutex::new(Sessions::new(window)),
+            opening_trouble: Mutex::new(None),
+            timer: Timer::start()?,
+            permits: Permits::new(max_outstanding),
+            max_outstanding,
+            stats: Counters::default(),
+            window,
+            pace: Pace {
+                attempt_timeout: options.attempt_timeout,
+                backoff: options.backoff,
+            },
+            stubs: Mutex::new(Stubs::new(addresses, options)),
+        }))
+    }
+
+    /// The way of a call that starts now.
+    pub(crate) fn pursuit(&self, timeout: Duration) -> Pursuit {
+        Pursuit::new(self.pace, timeout, Instant::now())
+    }
+
+    /// Opens a session for the writes that wait for one. They are told by
+    /// [`session_opened`](Self::session_opened) or [`opening_failed`](Self::opening_failed).
+    pub(crate) fn open_session(self: &Arc<Self>) {
+        *self.opening_trouble.lock() = None;
+        let pursuit = self.pursuit(Duration::ZERO); // takes its deadline from those writes
+        Call::new(Arc::clone(self), pursuit, None, Task::OpenSession).start();
+    }
+
+    pub(crate) fn session_opened(&self, session: u64) {
+        self.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
+        let admitted = self.sessions.lock().opened(session);
+        for (call, place) in admitted {
+            call.start_at(place);
+        }
+    }
+
+    /// No session could be opened by `deadline` (`None`: and none can be later).
+    ///
+    /// # Errors
+    /// Until when to go on instead, because a more patient write has come.
+    pub(crate) fn opening_failed(
+        &self,
+        error: &ClerkError,
+        deadline: Option<Instant>,
+    ) -> Result<(), Instant> {
+        let failed = {
+            let mut sessions = self.sessions.lock();
+            match deadline {
+                Some(deadline) => sessions.give_up_opening(deadline)?,
+                None => sessions.opening_failed(),
+            }
+        };
+        for call in failed {
+            call.fail_unsent(|pursuit| match error.clone() {
+                ClerkError::NoLeader { nodes, last, .. } => ClerkError::NoLeader {
+                    nodes,
+                    within: pursuit.timeout(),
+                    last,
+                },
+                other => other,
+            });
+        }
+        Ok(())
+    }
+
+    /// The write at `place` has ended; others may take its room.
+    pub(crate) fn leave_session(&self, place: Place) {
+        let admitted = self.sessions.lock().finish(place);
+        for (call, place) in admitted {
+            call.start_at(place);
+        }
+    }
+
+    /// Has the writes that still wait for a place at `at` end by their deadlines. The timer's
+    /// closure does not keep the clerk alive: a write that waits does.
+    pub(crate) fn end_overdue_at(self: &Arc<Self>, at: Instant) {
+        let shared = Arc::downgrade(self);
+        self.timer.at(at, move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.end_overdue();
+            }
+        });
+    }
+
+    fn end_overdue(self: &Arc<Self>) {
+        let (overdue, waited_for, next) = self.sessions.lock().overdue(Instant::now());
+        if let Some(at) = next {
+            self.end_overdue_at(at);
+        }
+        let nodes = self.nodes.lock().count();
+        let trouble = self.opening_trouble.lock().clone();
+        for call in overdue {
+            call.fail_unsent(|pursuit| match waited_for {
+                WaitedFor::Room => ClerkError::Overloaded {
+                    what: format!("this clerk has {} unfinished writes", self.window),
+                },
+                WaitedFor::Session => ClerkError::NoLeader {
+                    nodes,
+                    within: pursuit.timeout(),
+                    last: trouble.clone().unwrap_or_else(|| LastFailure {
+                        by: None,
+                        text: "no reply yet to the request for a session".to_owned(),
+                    }),
+                },
+            });
+        }
+    }
+}

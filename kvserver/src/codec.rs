@@ -172,3 +172,127 @@ pub(crate) mod owned_bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::command::Writer;
+    use crate::test_kit::{any_command, append, at, legacy, put, session};
+
+    /// The format, byte by byte: a change of it needs another version.
+    #[test]
+    fn the_bytes_are_those_of_version_1() {
+        let cases: [(Command, &[u8]); 4] = [
+            (
+                at(5, Writer::None, crate::Op::OpenSession),
+                b"\x01\x05\x00\x00",
+            ),
+            (
+                at(251, session(7, 300, 1), put("k", "vw")),
+                b"\x01\xfb\xfb\x00\x01\x07\xfb\x2c\x01\x01\x02\x01k\x02vw",
+            ),
+            (
+                at(0, legacy("cl", 2), append("", "v")),
+                b"\x01\x00\x02\x02cl\x02\x03\x00\x01v",
+            ),
+            (
+                Command::begin_legacy(crate::LogTime::ZERO, Bytes::from("c")),
+                b"\x01\x00\x00\x01\x01c",
+            ),
+        ];
+        for (command, bytes) in cases {
+            assert_eq!(encode(&command).unwrap(), bytes, "{command:?}");
+            assert_eq!(decode(bytes).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        for version in [0, 2, 255] {
+            let refused = decode(&[version, 0, 0, 0]).unwrap_err();
+            assert!(
+                matches!(refused, DecodeError::UnknownVersion { version: found } if found == version),
+                "{refused}"
+            );
+        }
+        assert!(matches!(decode(&[]), Err(DecodeError::Empty)));
+    }
+
+    #[test]
+    fn unknown_variants_and_trailing_bytes_are_refused() {
+        let unknown_op = decode(b"\x01\x00\x00\x04").unwrap_err();
+        assert!(
+            matches!(unknown_op, DecodeError::Malformed(_)),
+            "{unknown_op}"
+        );
+        let trailing = decode(b"\x01\x00\x00\x00\x00").unwrap_err();
+        assert!(
+            matches!(trailing, DecodeError::TrailingBytes { bytes: 1 }),
+            "{trailing}"
+        );
+    }
+
+    /// A length of nearly 2^64, and one within the limit: neither reserves what it claims.
+    #[test]
+    fn a_claimed_length_reserves_nothing() {
+        for claim in [u64::MAX, 60 << 20] {
+            let mut entry = b"\x01\x00\x00\x02\xfd".to_vec();
+            entry.extend(claim.to_le_bytes());
+            assert!(matches!(decode(&entry), Err(DecodeError::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_on_both_sides() {
+        let command = |bytes: usize| Command {
+            op: crate::Op::Put {
+                key: Bytes::new(),
+                value: Bytes::from(vec![0; bytes]),
+            },
+            ..at(0, Writer::None, crate::Op::OpenSession)
+        };
+        let longest = command(MAX_COMMAND_BYTES - FIXED_PART_BYTES);
+        assert!(decode(&encode(&longest).unwrap()).unwrap() == longest);
+        assert!(encode(&command(MAX_COMMAND_BYTES - FIXED_PART_BYTES + 1)).is_err());
+        let entry = vec![FORMAT_VERSION; MAX_COMMAND_BYTES + 1];
+        assert!(matches!(decode(&entry), Err(DecodeError::TooLong { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn commands_come_back_and_own_their_memory(command in any_command()) {
+            let entry = encode(&command).unwrap();
+            let decoded = decode(&entry).unwrap();
+            prop_assert_eq!(&decoded, &command);
+            if let crate::Op::Put { key, value } = &decoded.op {
+                let buffer = entry.as_ptr_range();
+                prop_assert!(!buffer.contains(&key.as_ptr()) && !buffer.contains(&value.as_ptr()));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+            let _ = decode(&[&[FORMAT_VERSION], &bytes[..]].concat());
+        }
+
+        /// A broken command is refused, or is another command in full.
+        #[test]
+        fn a_changed_byte_never_panics(
+            command in any_command(),
+            place in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut entry = encode(&command).unwrap().to_vec();
+            prop_assert!(decode(&entry[..cut.index(entry.len())]).is_err());
+            let place = place.index(entry.len());
+            entry[place] = byte;
+            if let Ok(other) = decode(&entry) {
+                prop_assert_eq!(decode(&encode(&other).unwrap()).unwrap(), other);
+            }
+        }
+    }
+}

@@ -40,7 +40,13 @@ mod log_clock;
 mod outcome;
 mod session;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_test;
 mod state_machine;
+#[cfg(test)]
+mod state_machine_test;
+#[cfg(test)]
+mod test_kit;
 
 pub use self::command::{Command, LogTime, Op, RequestId, SessionId, Writer};
 pub use self::engine::{Engine, EngineError, EngineView, MemoryEngine, MemoryView, Pair};

@@ -146,7 +146,10 @@ impl Engine for MemoryEngine {
 
 #[cfg(test)]
 mod tests {
+    use super::super::suite;
     use super::*;
+
+    suite::engine_tests!(MemoryEngine::new);
 
     #[test]
     fn a_dropped_view_costs_nothing_more() {

@@ -4,8 +4,12 @@
 //! thread walks while the writer goes on: that is how a snapshot is written without stopping the
 //! applies. [`MemoryEngine`] is the one in memory. The state machine, the sessions and the snapshots
 //! know nothing of it but this trait.
+//!
+//! Every implementation passes the same tests: `engine/suite.rs`.
 
 mod memory;
+#[cfg(test)]
+mod suite;
 mod view;
 
 use bytes::Bytes;

@@ -91,4 +91,87 @@ impl Message {
             | Self::InstallSnapshotReply { term, .. } => *term,
         }
     }
+
+    /// Refuses what no honest peer sends and what arithmetic or the log could stumble over, so that
+    /// the rest of the core may rely on it.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.term() > TERM_MAX {
+            return Err("a term that no cluster reaches by counting");
+        }
+        match self {
+            Self::AppendEntries {
+                term,
+                prev_log,
+                entries,
+                leader_commit,
+                ..
+            } => {
+                if *term == Term::ZERO || prev_log.term > *term {
+                    return Err("entries of a term after the leader's");
+                }
+                if prev_log.index > INDEX_MAX || *leader_commit > INDEX_MAX {
+                    return Err("an index that no log reaches by counting");
+                }
+                if (prev_log.index == LogIndex::ZERO) != (prev_log.term == Term::ZERO) {
+                    return Err("an index without a term, or a term without an index");
+                }
+                let mut before = LogId {
+                    term: prev_log.term.max(Term::new(1)),
+                    ..*prev_log
+                };
+                for entry in entries {
+                    let follows = entry.id.index == before.index.next();
+                    if !follows || entry.id.term < before.term || entry.id.term > *term {
+                        return Err("entries that do not follow one another");
+                    }
+                    before = entry.id;
+                }
+                Ok(())
+            }
+            Self::RequestVote { term, last_log, .. } => match *term {
+                Term::ZERO => Err("a candidacy for no term"),
+                _ if last_log.term > *term => Err("a log of a term after the candidate's"),
+                _ => Ok(()),
+            },
+            Self::InstallSnapshot {
+                term,
+                last_included,
+                offset,
+                ..
+            } => {
+                if last_included.term > *term || last_included.term == Term::ZERO {
+                    return Err("a snapshot of no term, or of one after the leader's");
+                }
+                if last_included.index == LogIndex::ZERO || last_included.index > INDEX_MAX {
+                    return Err("a snapshot of nothing, or of more than a log holds");
+                }
+                if *offset > FILE_MAX_BYTES {
+                    Err("an offset beyond any file")
+                } else {
+                    Ok(())
+                }
+            }
+            Self::AppendEntriesReply {
+                outcome: AppendOutcome::Rejected { rejected, hint },
+                ..
+            } => {
+                let beyond = *rejected > INDEX_MAX || hint.index > INDEX_MAX;
+                if beyond {
+                    Err("an index that no log reaches by counting")
+                } else {
+                    Ok(())
+                }
+            }
+            Self::AppendEntriesReply { .. }
+            | Self::RequestVoteReply { .. }
+            | Self::InstallSnapshotReply { .. } => Ok(()),
+        }
+    }
 }
+
+/// Far above what counting reaches, far below where adding one overflows.
+const TERM_MAX: Term = Term::new(1 << 62);
+/// As [`TERM_MAX`].
+const INDEX_MAX: LogIndex = LogIndex::new(1 << 62);
+/// As [`TERM_MAX`].
+const FILE_MAX_BYTES: u64 = 1 << 62;

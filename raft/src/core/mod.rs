@@ -1,9 +1,74 @@
 //! The Raft algorithm as a function: inputs go in, effects come out.
+//!
+//! It owns no thread, clock, file, socket or generator of its own. Time is a number that the driver
+//! passes in, randomness a seed; so the same inputs yield the same effects, bit for bit, in a
+//! simulator as in a process. Names and rules are those of the paper (Ongaro & Ousterhout, extended
+//! version) and of Ongaro's thesis; each rule cites its section.
+//!
+//! ```text
+//!               tick  step  propose  read  persisted  applied ...
+//!                 │     │      │       │       │         │
+//!                 v     v      v       v       v         v
+//!   ┌──────────────────────── Raft ───────────────────────────┐
+//!   │ election · replication · commit · read_index · snapshot │  the rules
+//!   │ log · journal · held · progress · quorum                │  what they work on
+//!   └───────┬──────────────────┬───────────────────┬──────────┘
+//!           v flush            v take_write        v take_committed
+//!        Effects             WriteBatch         Committed
+//!     to peers, callers     to the disk     to the state machine
+//! ```
+//!
+//! Effects are *pushed* once per batch of inputs; disk and state machine *pull* when they have room,
+//! and get all that gathered meanwhile at once. That is group commit, and it bounds every queue.
+//! Whatever must be durable before a message may leave has been waited for when the message shows
+//! up among the effects: the driver needs no rule of its own.
+//!
+//! # Example
+//!
+//! A cluster of one elects itself, appends its first entry, and commits what it is told.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use raft::core::{Committed, Config, Millis, NodeId, Raft, Restored, Role};
+//!
+//! let id = NodeId::new(1);
+//! let now = Millis::new(0);
+//! let mut raft = Raft::new(Config::new(id, vec![id]), Restored::default(), 42, now)?;
+//!
+//! raft.tick(now); // Nobody to wait for: it stands for election ...
+//! let vote = raft.take_write().expect("... and its vote must be on disk");
+//! raft.persisted(vote.id);
+//! assert_eq!(raft.role(), Role::Leader);
+//!
+//! let id = raft.propose(Bytes::from_static(b"x = 1")).expect("it leads");
+//! let entries = raft.take_write().expect("the entry that opens its term, and ours");
+//! raft.persisted(entries.id);
+//! assert_eq!(raft.commit_index(), id.index);
+//!
+//! let Some(Committed::Entries(entries)) = raft.take_committed(1024) else { panic!() };
+//! raft.applied(entries.last().expect("at least one").id.index);
+//!
+//! let mut effects = Vec::new();
+//! raft.flush(&mut effects); // For its driver: that it leads. There is no peer to talk to.
+//! # Ok::<(), raft::core::ConfigError>(())
+//! ```
+//!
+//! Read next: [`Raft`], [`Effect`], [`WriteBatch`].
 
+mod commit;
 mod config;
 mod effect;
+mod election;
+mod held;
+mod journal;
+mod log;
 mod message;
+mod progress;
+mod quorum;
 mod raft;
+mod read_index;
+mod replication;
+mod snapshot;
 mod types;
 
 pub use config::{Config, ConfigError};

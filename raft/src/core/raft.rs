@@ -1,32 +1,89 @@
-//! The node's state and its inputs.
+//! The node's state (Fig. 2, *State*), its inputs, and what every input has in common.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::config::{Config, ConfigError};
 use super::effect::{Committed, Effect, ProposeError, Role};
+use super::held::{self, Held};
+use super::journal::Journal;
+use super::log::Log;
 use super::message::Message;
+use super::progress::Progress;
+use super::read_index::Reads;
 use super::types::{
-    CallId, LogId, LogIndex, Millis, NodeId, ReadId, Restored, Term, WriteBatch, WriteId,
+    CallId, HardState, LogId, LogIndex, Millis, NodeId, Payload, Restored, Term, WriteBatch,
+    WriteId,
 };
 
-/// One member of the cluster, as a pure state machine.
+/// One member of the cluster, as a function of its inputs.
+///
+/// Inputs are methods; what they cause gathers inside. After a batch of inputs the driver calls
+/// [`flush`](Self::flush) for the effects, and pulls writes and committed entries whenever disk and
+/// state machine have room. See the [module's](super) example.
 #[derive(Debug)]
 pub struct Raft {
-    config: Config,
-    restored: Restored,
-    now: Millis,
-    effects: Vec<Effect>,
+    pub(super) config: Config,
+    /// The others, in the order of their numbers.
+    pub(super) peers: Vec<NodeId>,
+    pub(super) rng: fastrand::Rng,
+    pub(super) now: Millis,
+
+    /// The latest term this node has seen. Never decreases (§5.1).
+    pub(super) current_term: Term,
+    /// Who got our vote in `current_term`. Once set, stays for the term (§5.2).
+    pub(super) voted_for: Option<NodeId>,
+    pub(super) log: Log,
+    /// The latest durable snapshot. `log.prev() <= snapshot <= commit_index`. Never goes back.
+    pub(super) snapshot: LogId,
+    /// What of the above is on disk.
+    pub(super) journal: Journal,
+    pub(super) held: Held,
+
+    /// Known to be committed. Never decreases.
+    pub(super) commit_index: LogIndex,
+    /// Handed to the state machine. `last_applied <= handed <= commit_index`.
+    pub(super) handed: LogIndex,
+    /// Reported as applied by the state machine.
+    pub(super) last_applied: LogIndex,
+    /// A snapshot that the state machine must take before it is handed anything else.
+    pub(super) snapshot_to_hand: Option<LogId>,
+
+    pub(super) role: Role,
+    /// The leader of `current_term`, once heard.
+    pub(super) leader: Option<NodeId>,
+    /// When `leader` was last heard.
+    pub(super) leader_heard: Millis,
+    /// When we stand for election, unless a leader is heard (§5.2). Means nothing in a leader.
+    pub(super) election_deadline: Millis,
+    /// As candidate, of either kind: the answers in this term, our own included.
+    pub(super) votes: BTreeMap<NodeId, bool>,
+
+    /// As leader: one per peer. Otherwise empty.
+    pub(super) progress: BTreeMap<NodeId, Progress>,
+    /// As leader: the empty entry that opened our term (§5.4.2, §8).
+    pub(super) term_start: LogIndex,
+    /// As leader: when the next heartbeat is due.
+    pub(super) heartbeat_at: Millis,
+    /// As leader: the next flush sends a heartbeat to everyone.
+    pub(super) heartbeat_due: bool,
+    /// As leader: bytes of the entries after `last_applied`.
+    pub(super) unapplied_bytes: usize,
+    pub(super) reads: Reads,
+
+    pub(super) effects: Vec<Effect>,
+    announced: (Role, Term, Option<NodeId>),
+    /// Something happened that must not: no further step is safe.
+    halted: bool,
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    clippy::missing_errors_doc,
-    clippy::must_use_candidate,
-    unused_variables,
-    missing_docs,
-    reason = "the face; the body follows"
-)]
 impl Raft {
+    /// A node with what storage found, at the time `now`. The same inputs after the same `seed`
+    /// yield the same effects.
+    ///
+    /// # Errors
+    /// A configuration or a restored state that cannot be worked with.
     pub fn new(
         config: Config,
         restored: Restored,
@@ -34,100 +91,542 @@ impl Raft {
         now: Millis,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self {
-            config,
-            restored,
+        check_restored(&restored)?;
+        let Restored {
+            hard_state,
+            snapshot,
+            prev,
+            entries,
+        } = restored;
+        let mut peers: Vec<NodeId> = config
+            .voters
+            .iter()
+            .copied()
+            .filter(|id| *id != config.id)
+            .collect();
+        peers.sort_unstable();
+
+        let log = Log::new(prev, entries);
+        let mut raft = Self {
+            peers,
+            rng: fastrand::Rng::with_seed(seed),
             now,
+            current_term: hard_state.current_term,
+            voted_for: hard_state.voted_for,
+            journal: Journal::new(&log, hard_state),
+            log,
+            snapshot,
+            held: Held::default(),
+            commit_index: snapshot.index,
+            handed: LogIndex::ZERO,
+            last_applied: LogIndex::ZERO,
+            snapshot_to_hand: (snapshot != LogId::ZERO).then_some(snapshot),
+            role: Role::Follower,
+            leader: None,
+            leader_heard: now,
+            election_deadline: now,
+            votes: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            term_start: LogIndex::ZERO,
+            heartbeat_at: now,
+            heartbeat_due: false,
+            unapplied_bytes: 0,
+            reads: Reads::default(),
             effects: Vec::new(),
-        })
+            announced: (Role::Follower, hard_state.current_term, None),
+            halted: false,
+            config,
+        };
+        if !raft.log.contains(snapshot) {
+            // The crash came between the snapshot and the reset that goes with it (Fig. 13, rule 7).
+            raft.log.reset(snapshot);
+            raft.journal.reset(snapshot, LogIndex::ZERO);
+        }
+        // Alone, there is no leader to wait for.
+        if !raft.peers.is_empty() {
+            raft.restart_election_timer();
+        }
+        raft.assert_invariants();
+        Ok(raft)
     }
 
+    /// Sets the clock and fires what is due. To be called before each batch of inputs, and when
+    /// [`next_deadline`](Self::next_deadline) comes. A clock that goes back is ignored.
     pub fn tick(&mut self, now: Millis) {
-        self.now = now;
+        self.now = self.now.max(now);
+        if self.halted {
+            return;
+        }
+        // After a pause, doubt comes first: nothing that arrived meanwhile is heard by a leader that
+        // may have been replaced.
+        self.check_quorum();
+        if self.role == Role::Leader {
+            if self.now >= self.heartbeat_at {
+                self.heartbeat_due = true;
+                self.heartbeat_at = self.now.plus(self.config.heartbeat_ms);
+            }
+        } else if self.now >= self.election_deadline {
+            self.campaign();
+        }
+        self.announce();
     }
 
-    pub fn step(&mut self, from: NodeId, call: CallId, message: Message) {}
+    /// A message from a peer: a request with the call to answer, or a reply with [`CallId::ZERO`].
+    ///
+    /// Every request is answered, sooner or later, by one [`Effect::Reply`] or one
+    /// [`Effect::ReceiveSnapshot`].
+    pub fn step(&mut self, from: NodeId, call: CallId, message: Message) {
+        if self.halted {
+            return;
+        }
+        let term = message.term();
+        if let Err(reason) = self.admit(from, &message) {
+            tracing::error!(node = %self.config.id, %from, reason, "refused a message");
+            self.refuse(call, &message);
+            return;
+        }
+        if self.held.is_full() && held::is_request(&message) {
+            tracing::warn!(node = %self.config.id, %from, "refused a request: the disk does not keep up");
+            self.refuse(call, &message);
+            return;
+        }
+        // Votes have their own rules for terms: to ask whether one could win must disturb nobody.
+        let asks_for_vote = matches!(message, Message::RequestVote { .. });
+        let grants_pre_vote = matches!(
+            message,
+            Message::RequestVoteReply {
+                pre_vote: true,
+                vote_granted: true,
+                ..
+            }
+        );
+        if term > self.current_term && !asks_for_vote && !grants_pre_vote {
+            // §5.1; also from a reply (failure checklist 3).
+            self.become_follower(term);
+        }
+        match message {
+            Message::RequestVote {
+                term,
+                last_log,
+                pre_vote,
+            } => {
+                self.on_request_vote(from, call, term, last_log, pre_vote);
+            }
+            Message::RequestVoteReply {
+                term,
+                vote_granted,
+                pre_vote,
+            } => {
+                self.on_request_vote_reply(from, term, vote_granted, pre_vote);
+            }
+            Message::AppendEntries {
+                term,
+                prev_log,
+                entries,
+                leader_commit,
+                round,
+            } => {
+                self.on_append_entries(from, call, term, prev_log, entries, leader_commit, round);
+            }
+            Message::AppendEntriesReply {
+                term,
+                outcome,
+                round,
+            } => {
+                self.on_append_entries_reply(from, term, outcome, round);
+            }
+            Message::InstallSnapshot {
+                term,
+                last_included,
+                offset,
+                data,
+                done,
+            } => {
+                self.on_install_snapshot(from, call, term, last_included, offset, data, done);
+            }
+            Message::InstallSnapshotReply {
+                term,
+                last_included,
+                installed,
+                ..
+            } => {
+                self.on_install_snapshot_reply(from, term, last_included, installed);
+            }
+        }
+        self.announce();
+    }
 
+    /// As leader: appends a command to the log. Replication starts with the next
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Not the leader, or [`Config::max_uncommitted_bytes`] reached. The command was not taken.
     pub fn propose(&mut self, command: Bytes) -> Result<LogId, ProposeError> {
-        Err(ProposeError::NotLeader { leader: None })
+        if self.role != Role::Leader || self.halted {
+            return Err(ProposeError::NotLeader {
+                leader: self.leader,
+            });
+        }
+        self.append_own(Payload::Command(command))
     }
 
-    pub fn read(&mut self, read: ReadId) -> Result<(), ProposeError> {
-        Err(ProposeError::NotLeader { leader: None })
+    /// The disk has made this batch, and all before it, durable.
+    ///
+    /// # Panics
+    /// If the batch was never taken.
+    pub fn persisted(&mut self, write: WriteId) {
+        if !self.journal.persisted(write) || self.halted {
+            return;
+        }
+        self.held
+            .release(self.journal.durable_id(), &mut self.effects);
+        self.count_own_vote();
+        self.advance_commit();
+        self.announce();
     }
 
-    pub fn persisted(&mut self, write: WriteId) {}
-
-    pub fn applied(&mut self, upto: LogIndex) {}
-
-    pub fn snapshot_taken(&mut self, last_included: LogId) {}
-
-    pub fn chunk_stored(
-        &mut self,
-        call: CallId,
-        last_included: LogId,
-        next_offset: u64,
-        complete: bool,
-    ) {
+    /// The state machine has applied everything up to `upto`.
+    ///
+    /// # Panics
+    /// If `upto` was never handed out.
+    pub fn applied(&mut self, upto: LogIndex) {
+        assert!(
+            upto <= self.handed,
+            "only what was handed out can be applied"
+        );
+        if upto > self.last_applied {
+            if self.role == Role::Leader {
+                self.unapplied_bytes -= self.log.bytes_between(self.last_applied.next(), upto);
+            }
+            self.last_applied = upto;
+        }
     }
 
-    pub fn snapshot_sent(&mut self, to: NodeId, last_included: LogId, installed: bool) {}
+    /// A call to that peer failed or timed out. Its message may or may not have arrived.
+    pub fn unreachable(&mut self, to: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&to) {
+            progress.lost(self.now);
+        }
+    }
 
-    pub fn unreachable(&mut self, to: NodeId) {}
-
+    /// Ends a batch of inputs: starts replication of what gathered and rounds for waiting reads,
+    /// and moves all effects out, in order.
     pub fn flush(&mut self, effects: &mut Vec<Effect>) {
+        if self.role == Role::Leader && !self.halted {
+            self.replicate();
+            self.start_round();
+            self.broadcast_heartbeat();
+        }
+        self.assert_invariants();
         effects.append(&mut self.effects);
     }
 
+    /// Everything gathered since the last batch, for the log writer, whenever it has room. Ids
+    /// ascend by one.
+    ///
+    /// # Panics
+    /// If an invariant of the core is broken.
     pub fn take_write(&mut self) -> Option<WriteBatch> {
-        None
+        if self.halted {
+            return None;
+        }
+        let batch = self.journal.take(&self.log);
+        assert!(
+            self.held
+                .last_write()
+                .is_none_or(|write| write < self.journal.gathering()),
+            "nothing is held for a write that does not come"
+        );
+        batch
     }
 
+    /// What the state machine gets next: committed entries in order, each once, at least one and as
+    /// many as fit into `max_bytes`.
+    ///
+    /// # Panics
+    /// If an invariant of the core is broken.
     pub fn take_committed(&mut self, max_bytes: usize) -> Option<Committed> {
-        None
+        if self.halted {
+            return None;
+        }
+        if let Some(snapshot) = self.snapshot_to_hand.take() {
+            self.handed = snapshot.index;
+            return Some(Committed::Snapshot(snapshot));
+        }
+        if self.handed >= self.commit_index {
+            return None;
+        }
+        let entries = self
+            .log
+            .slice(self.handed.next(), self.commit_index, max_bytes);
+        self.handed = entries
+            .last()
+            .expect("committed entries are in the log")
+            .id
+            .index;
+        Some(Committed::Entries(entries))
     }
 
+    /// When [`tick`](Self::tick) has something to do next, if nothing else comes before. The end of
+    /// time for a leader without peers.
+    #[must_use]
     pub fn next_deadline(&self) -> Millis {
-        self.now
+        match self.role {
+            _ if self.halted => Millis::new(u64::MAX),
+            Role::Leader if self.peers.is_empty() => Millis::new(u64::MAX),
+            Role::Leader => self.heartbeat_at.min(self.quorum_deadline()),
+            _ => self.election_deadline,
+        }
     }
 
+    /// This node.
+    #[must_use]
     pub fn id(&self) -> NodeId {
         self.config.id
     }
 
+    /// What this node is in its current term.
+    #[must_use]
     pub fn role(&self) -> Role {
-        Role::Follower
+        self.role
     }
 
+    /// The latest term this node has seen.
+    #[must_use]
     pub fn term(&self) -> Term {
-        self.restored.hard_state.current_term
+        self.current_term
     }
 
+    /// The leader of the current term, if this node has heard it (or is it).
+    #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        None
+        self.leader
     }
 
+    /// Leader, with an entry of its own term committed: reads are answered without delay (§8).
+    #[must_use]
     pub fn is_serving(&self) -> bool {
-        false
+        self.role == Role::Leader && self.commit_index >= self.term_start
     }
 
+    /// The last entry known to be committed.
+    #[must_use]
     pub fn commit_index(&self) -> LogIndex {
-        self.restored.snapshot.index
+        self.commit_index
     }
 
+    /// The last entry reported by [`applied`](Self::applied).
+    #[must_use]
     pub fn last_applied(&self) -> LogIndex {
-        LogIndex::ZERO
+        self.last_applied
     }
 
+    /// The last entry of the log, durable or not.
+    #[must_use]
     pub fn last_log(&self) -> LogId {
-        self.restored.prev
+        self.log.last()
     }
 
+    /// The last entry of the log that is durable here.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.journal.durable_index()
+    }
+
+    /// The last entry that the latest durable snapshot includes.
+    #[must_use]
     pub fn snapshot(&self) -> LogId {
-        self.restored.snapshot
+        self.snapshot
     }
 
+    /// Bytes of the entries in memory: those since the last compaction.
+    #[must_use]
     pub fn log_bytes(&self) -> usize {
-        0
+        self.log.bytes()
     }
+
+    /// The term at `index`, if the log still has it.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// True once the core has stopped for good.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// Sends a request, once our term and vote are durable.
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        let effect = Effect::Send { to, message };
+        self.emit_after(self.journal.covers_hard_state(), effect);
+    }
+
+    /// Answers a call, once our term and vote are durable.
+    pub(super) fn reply(&mut self, call: CallId, message: Message) {
+        self.reply_after(self.journal.covers_hard_state(), call, message);
+    }
+
+    /// Answers a call, once `write` is durable, and our term and vote.
+    pub(super) fn reply_after(&mut self, write: WriteId, call: CallId, message: Message) {
+        let write = write.max(self.journal.covers_hard_state());
+        self.emit_after(write, Effect::Reply { call, message });
+    }
+
+    /// Records a new term or vote.
+    pub(super) fn save_hard_state(&mut self) {
+        let hard_state = HardState {
+            current_term: self.current_term,
+            voted_for: self.voted_for,
+        };
+        self.journal.save_hard_state(hard_state);
+    }
+
+    /// Stops this node: what was seen cannot happen while the algorithm's promises hold.
+    pub(super) fn halt(&mut self, reason: String) {
+        tracing::error!(node = %self.config.id, term = %self.current_term, reason, "the core halts");
+        self.refuse_reads();
+        self.halted = true;
+        self.effects.push(Effect::Fatal { reason });
+    }
+
+    fn emit_after(&mut self, write: WriteId, effect: Effect) {
+        if write <= self.journal.durable_id() {
+            self.effects.push(effect);
+        } else {
+            self.held.hold(write, effect);
+        }
+    }
+
+    /// Answers a request that is not worth a thought; a reply is just dropped.
+    fn refuse(&mut self, call: CallId, message: &Message) {
+        if held::is_request(message) {
+            self.effects
+                .push(held::no_news(call, message, self.journal.durable_term()));
+        }
+    }
+
+    /// Refuses what no honest member of this cluster would send, before it is acted upon.
+    fn admit(&self, from: NodeId, message: &Message) -> Result<(), &'static str> {
+        if !self.peers.contains(&from) {
+            return Err("the sender is no other member of this cluster");
+        }
+        message.check()
+    }
+
+    /// Tells of a new role, term or leader, once per input.
+    fn announce(&mut self) {
+        let current = (self.role, self.current_term, self.leader);
+        if self.announced != current && !self.halted {
+            self.announced = current;
+            let (role, term, leader) = current;
+            self.effects
+                .push(Effect::RoleChanged { role, term, leader });
+        }
+    }
+
+    /// What holds between any two inputs. Cheap; looks at the whole log in debug builds only.
+    fn assert_invariants(&self) {
+        assert!(
+            self.last_applied <= self.handed,
+            "applied only what was handed out"
+        );
+        assert!(
+            self.handed <= self.commit_index,
+            "handed out only what is committed"
+        );
+        assert!(
+            self.commit_index <= self.log.last().index,
+            "committed only what the log has"
+        );
+        assert!(
+            self.snapshot.index <= self.commit_index,
+            "snapshots are of committed entries"
+        );
+        assert!(
+            self.log.prev().index <= self.snapshot.index,
+            "dropped only what a snapshot has"
+        );
+        assert!(
+            self.log.last().term <= self.current_term,
+            "terms come before their entries"
+        );
+        let next_to_hand = self
+            .snapshot_to_hand
+            .map_or(self.handed, |snapshot| snapshot.index);
+        assert!(
+            self.log.prev().index <= next_to_hand,
+            "what is to be handed out was not dropped"
+        );
+        self.journal.assert_invariants(&self.log);
+
+        let leads = self.role == Role::Leader;
+        assert!(
+            leads == (self.leader == Some(self.config.id)),
+            "who leads knows it"
+        );
+        assert!(
+            self.progress.len() == if leads { self.peers.len() } else { 0 },
+            "a leader knows its peers"
+        );
+        assert!(
+            self.role == Role::Follower || self.role == Role::PreCandidate || self.has_own_vote()
+        );
+        for progress in self.progress.values() {
+            assert!(
+                progress.match_index < progress.next_index,
+                "nothing is sent that arrived"
+            );
+            assert!(
+                progress.next_index <= self.log.last().index.next(),
+                "only the log is sent"
+            );
+        }
+        debug_assert!(self.log.is_well_formed());
+        debug_assert!(
+            !leads
+                || self.unapplied_bytes
+                    == self
+                        .log
+                        .bytes_between(self.last_applied.next(), self.log.last().index)
+        );
+    }
+
+    fn has_own_vote(&self) -> bool {
+        self.voted_for == Some(self.config.id)
+    }
+}
+
+/// Storage has checked its files; this checks what the algorithm relies on.
+fn check_restored(restored: &Restored) -> Result<(), ConfigError> {
+    let Restored {
+        hard_state,
+        snapshot,
+        prev,
+        entries,
+    } = restored;
+    if prev.index > snapshot.index {
+        return Err(ConfigError::Gap {
+            prev: prev.index,
+            snapshot: snapshot.index,
+        });
+    }
+    let mut before = *prev;
+    for entry in entries {
+        if entry.id.index != before.index.next() || entry.id.term < before.term {
+            return Err(ConfigError::BrokenLog {
+                before,
+                found: entry.id,
+            });
+        }
+        before = entry.id;
+    }
+    let log = before.term.max(snapshot.term);
+    if log > hard_state.current_term {
+        return Err(ConfigError::LostTerm {
+            log,
+            hard_state: hard_state.current_term,
+        });
+    }
+    Ok(())
 }

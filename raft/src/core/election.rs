@@ -1,0 +1,267 @@
+//! Leader election (paper §5.2, §5.4.1; pre-vote: thesis §9.6; quorum check: thesis §6.2).
+//!
+//! A follower that hears from no leader for one election timeout first asks whether it could win,
+//! in a round of pre-votes that changes nobody's term; only a majority's yes makes it stand in a new
+//! term. One term cannot have two leaders: a node votes once a term, and its vote is on disk before
+//! it is sent, or counted.
+//!
+//! ```text
+//!            timeout                majority would            majority votes
+//!  Follower ─────────> PreCandidate ───────────────> Candidate ─────────────> Leader
+//!     ^                  │ timeout: again │             │ timeout: asks first    │
+//!     └──────────────────┴────────────────┴─ newer term, or a leader heard ──────┘
+//!                                                       or no majority heard (CheckQuorum)
+//! ```
+//!
+//! Whoever hears a leader ignores candidates (thesis §4.2.3), so a node that comes back from a
+//! partition disturbs nobody. What a new leader does with its log: [`replication`](super::replication).
+
+use super::effect::Role;
+use super::message::Message;
+use super::progress::Progress;
+use super::quorum::{majority, reached_by_majority};
+use super::raft::Raft;
+use super::types::{CallId, LogId, LogIndex, Millis, NodeId, Payload, Term};
+
+impl Raft {
+    /// Draws a new election timeout (§5.2: randomized, so that split votes are rare).
+    pub(super) fn restart_election_timer(&mut self) {
+        let (min, max) = self.config.election_timeout_ms;
+        self.election_deadline = self.now.plus(self.rng.u64(min..=max));
+    }
+
+    /// Asks whether an election could be won (thesis §9.6).
+    pub(super) fn campaign(&mut self) {
+        self.role = Role::PreCandidate;
+        self.leader = None;
+        self.restart_election_timer();
+        tracing::debug!(node = %self.config.id, term = %self.current_term, "asks for pre-votes");
+        self.ask_for_votes(self.current_term.next(), true);
+        self.record_vote(self.config.id, true);
+    }
+
+    /// Enters `term`, newer than ours, without knowing its leader (§5.1).
+    pub(super) fn become_follower(&mut self, term: Term) {
+        assert!(term > self.current_term, "terms never fall");
+        self.current_term = term;
+        self.voted_for = None;
+        self.save_hard_state();
+        self.held.drop_requests_before(term);
+        self.step_down();
+    }
+
+    /// Answers a candidate (Fig. 2, *RequestVote RPC*; §5.2, §5.4.1).
+    ///
+    /// The vote goes to one candidate a term, and only to a log at least as up to date as ours. A
+    /// pre-vote binds nobody: it says yes to a term in which the vote could still be given.
+    pub(super) fn on_request_vote(
+        &mut self,
+        from: NodeId,
+        call: CallId,
+        term: Term,
+        last_log: LogId,
+        pre_vote: bool,
+    ) {
+        if self.hears_another_leader(from) {
+            let term = self.current_term;
+            self.reply(
+                call,
+                Message::RequestVoteReply {
+                    term,
+                    vote_granted: false,
+                    pre_vote,
+                },
+            );
+            return;
+        }
+        if term > self.current_term && !pre_vote {
+            self.become_follower(term);
+        }
+        let free_to_vote = match self.voted_for {
+            _ if term != self.current_term => term > self.current_term,
+            voted_for => voted_for.is_none_or(|voted| voted == from),
+        };
+        let vote_granted = free_to_vote && last_log >= self.log.last();
+        if vote_granted && !pre_vote {
+            if self.voted_for.is_none() {
+                self.voted_for = Some(from);
+                self.save_hard_state();
+            }
+            self.restart_election_timer();
+        }
+        // A yes to a pre-vote speaks for the term asked about. A no carries our own, so that a
+        // candidate that lags behind can catch up (failure checklist 14, 15).
+        let term = if vote_granted {
+            term
+        } else {
+            self.current_term
+        };
+        self.reply(
+            call,
+            Message::RequestVoteReply {
+                term,
+                vote_granted,
+                pre_vote,
+            },
+        );
+    }
+
+    /// Counts an answer, if it is one to the question that is being asked.
+    pub(super) fn on_request_vote_reply(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        vote_granted: bool,
+        pre_vote: bool,
+    ) {
+        let asked = match self.role {
+            Role::PreCandidate if pre_vote && vote_granted => term == self.current_term.next(),
+            Role::PreCandidate => pre_vote && term == self.current_term,
+            Role::Candidate => !pre_vote && term == self.current_term,
+            Role::Follower | Role::Leader => false,
+        };
+        if asked {
+            self.record_vote(from, vote_granted);
+        }
+    }
+
+    /// A candidate's vote for itself counts like any other: once it is durable.
+    pub(super) fn count_own_vote(&mut self) {
+        let durable = self.journal.covers_hard_state() <= self.journal.durable_id();
+        if self.role == Role::Candidate && durable && !self.votes.contains_key(&self.config.id) {
+            self.record_vote(self.config.id, true);
+        }
+    }
+
+    /// As leader: steps down when no majority was heard for an election timeout (thesis §6.2).
+    ///
+    /// Its clients go elsewhere, and it trusts itself no longer after a pause of its process.
+    pub(super) fn check_quorum(&mut self) {
+        if self.role == Role::Leader && self.now >= self.quorum_deadline() {
+            tracing::warn!(node = %self.config.id, term = %self.current_term, "hears no majority, steps down");
+            self.step_down();
+        }
+    }
+
+    /// When a leader has not heard from a majority for too long.
+    pub(super) fn quorum_deadline(&self) -> Millis {
+        if self.peers.is_empty() {
+            return Millis::new(u64::MAX);
+        }
+        let mut heard: Vec<Millis> = self
+            .progress
+            .values()
+            .map(|progress| progress.last_heard)
+            .collect();
+        heard.push(self.now);
+        reached_by_majority(&mut heard).plus(self.config.election_timeout_ms.1)
+    }
+
+    /// Follows `leader`, of our term, and waits for the next sign of it.
+    pub(super) fn hear_leader(&mut self, leader: NodeId) {
+        if self.role != Role::Follower {
+            self.step_down();
+        }
+        if self.leader != Some(leader) {
+            tracing::info!(node = %self.config.id, term = %self.current_term, %leader, "follows a leader");
+            self.leader = Some(leader);
+        }
+        self.leader_heard = self.now;
+        self.restart_election_timer();
+    }
+
+    /// Becomes a follower without a leader, in the current term.
+    fn step_down(&mut self) {
+        let role = std::mem::replace(&mut self.role, Role::Follower);
+        self.leader = None;
+        self.votes.clear();
+        if role == Role::Leader {
+            tracing::info!(node = %self.config.id, term = %self.current_term, "leads no longer");
+            self.progress.clear();
+            self.term_start = LogIndex::ZERO;
+            self.heartbeat_due = false;
+            self.unapplied_bytes = 0;
+            self.refuse_reads();
+        }
+        // A follower's timer goes on: to learn of a term is not to hear a leader.
+        if role != Role::Follower {
+            self.restart_election_timer();
+        }
+    }
+
+    /// True while a leader other than `candidate` was heard within the shortest election timeout.
+    /// The leader itself asks for votes only when it leads no longer (failure checklist 17).
+    fn hears_another_leader(&self, candidate: NodeId) -> bool {
+        let recently = self.now.since(self.leader_heard) < self.config.election_timeout_ms.0;
+        match self.leader {
+            Some(leader) if leader == self.config.id => true,
+            Some(leader) => recently && leader != candidate,
+            None => false,
+        }
+    }
+
+    fn ask_for_votes(&mut self, term: Term, pre_vote: bool) {
+        self.votes.clear();
+        let last_log = self.log.last();
+        for to in self.peers.clone() {
+            self.send(
+                to,
+                Message::RequestVote {
+                    term,
+                    last_log,
+                    pre_vote,
+                },
+            );
+        }
+    }
+
+    /// Records a vote, ours or another's, and acts on a majority for or against.
+    fn record_vote(&mut self, voter: NodeId, granted: bool) {
+        self.votes.insert(voter, granted);
+        let enough = majority(self.config.voters.len());
+        let granted = self.votes.values().filter(|granted| **granted).count();
+        let refused = self.votes.len() - granted;
+        match self.role {
+            Role::PreCandidate if granted >= enough => self.stand(),
+            Role::Candidate if granted >= enough => self.become_leader(),
+            // Lost: let the timer that is running decide when to try again.
+            _ if refused >= enough => self.role = Role::Follower,
+            _ => {}
+        }
+    }
+
+    /// Stands for election in a new term (§5.2).
+    fn stand(&mut self) {
+        self.role = Role::Candidate;
+        self.current_term = self.current_term.next();
+        self.voted_for = Some(self.config.id);
+        self.save_hard_state();
+        self.held.drop_requests_before(self.current_term);
+        self.restart_election_timer();
+        tracing::info!(node = %self.config.id, term = %self.current_term, "stands for election");
+        // These, and our own vote, wait for the disk.
+        self.ask_for_votes(self.current_term, false);
+    }
+
+    /// Begins to lead: an empty entry of the new term commits what earlier terms left (§5.4.2, §8).
+    fn become_leader(&mut self) {
+        tracing::info!(
+            node = %self.config.id, term = %self.current_term, votes = self.votes.len(), "became leader"
+        );
+        self.role = Role::Leader;
+        self.leader = Some(self.config.id);
+        self.votes.clear();
+        let next_index = self.log.last().index.next();
+        self.progress = self
+            .peers
+            .iter()
+            .map(|peer| (*peer, Progress::new(next_index, self.now)))
+            .collect();
+        self.term_start = next_index;
+        self.heartbeat_at = self.now.plus(self.config.heartbeat_ms);
+        self.unapplied_bytes = self
+            .log
+            .bytes_between(self.last_applied.next(), self.log.last().index);
+        self.append_own_unchecked(Payload::Empty);
+    }
+}

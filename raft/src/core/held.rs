@@ -1,0 +1,113 @@
+//! Messages that promise what is not on disk yet wait here (Fig. 2: "updated on stable storage
+//! before responding to RPCs").
+//!
+//! A vote, a term or an acceptance is sent once the write that carries it is durable: a promise
+//! forgotten in a crash could be given twice.
+
+use std::collections::VecDeque;
+
+use super::effect::Effect;
+use super::message::{AppendOutcome, Message};
+use super::types::{CallId, LogId, LogIndex, Term, WriteId};
+
+/// Messages held at most. A peer has a few calls under way, so only a disk that hangs for minutes,
+/// or a peer that misbehaves, gets here; what comes beyond is answered with [`no_news`] at once.
+pub(super) const MAX_HELD: usize = 4096;
+
+/// The messages that wait, by the write that they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// In the order in which they were held. Not sorted by write: a term waits for a later one
+    /// than an entry that an earlier message brought.
+    waiting: VecDeque<(WriteId, Effect)>,
+}
+
+impl Held {
+    /// True if nothing more can be held.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= MAX_HELD
+    }
+
+    /// Holds `effect` until `write` is durable.
+    pub(super) fn hold(&mut self, write: WriteId, effect: Effect) {
+        self.waiting.push_back((write, effect));
+    }
+
+    /// Moves what `durable` covers to `effects`, in the order in which it was held.
+    pub(super) fn release(&mut self, durable: WriteId, effects: &mut Vec<Effect>) {
+        for (write, effect) in std::mem::take(&mut self.waiting) {
+            if write <= durable {
+                effects.push(effect);
+            } else {
+                self.waiting.push_back((write, effect));
+            }
+        }
+    }
+
+    /// The log lost what was after `upto`: acceptances still held no longer speak for it.
+    pub(super) fn disown(&mut self, upto: LogIndex) {
+        for (_, effect) in &mut self.waiting {
+            if let Effect::Reply {
+                message:
+                    Message::AppendEntriesReply {
+                        outcome: AppendOutcome::Accepted { match_index },
+                        ..
+                    },
+                ..
+            } = effect
+            {
+                *match_index = upto.min(*match_index);
+            }
+        }
+    }
+
+    /// Drops requests of terms before `term`: that candidacy is over.
+    pub(super) fn drop_requests_before(&mut self, term: Term) {
+        self.waiting.retain(|(_, effect)| match effect {
+            Effect::Send { message, .. } => message.term() >= term,
+            _ => true,
+        });
+    }
+
+    /// The latest write that anything waits for.
+    pub(super) fn last_write(&self) -> Option<WriteId> {
+        self.waiting.iter().map(|(write, _)| *write).max()
+    }
+}
+
+/// An answer that promises nothing and tells nothing new: a refusal of a term that is durable
+/// already. For requests that deserve no better, since every call must be answered.
+pub(super) fn no_news(call: CallId, request: &Message, term: Term) -> Effect {
+    let message = match request {
+        Message::RequestVote { pre_vote, .. } => Message::RequestVoteReply {
+            term,
+            vote_granted: false,
+            pre_vote: *pre_vote,
+        },
+        Message::InstallSnapshot { last_included, .. } => Message::InstallSnapshotReply {
+            term,
+            last_included: *last_included,
+            next_offset: 0,
+            installed: false,
+        },
+        _ => Message::AppendEntriesReply {
+            term,
+            outcome: AppendOutcome::Rejected {
+                rejected: LogIndex::ZERO,
+                hint: LogId::ZERO,
+            },
+            round: 0,
+        },
+    };
+    Effect::Reply { call, message }
+}
+
+/// Whether a message is a request, whose call must be answered.
+pub(super) fn is_request(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::AppendEntries { .. }
+            | Message::RequestVote { .. }
+            | Message::InstallSnapshot { .. }
+    )
+}

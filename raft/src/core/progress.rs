@@ -1,0 +1,235 @@
+//! What a leader knows of one follower, and how much it may send to it.
+//!
+//! ```text
+//!             accepted                       needs a compacted entry
+//!   ┌───────┐ ───────────────> ┌───────────┐ ──────────────┐
+//!   │ Probe │                  │ Replicate │               v
+//!   └───────┘ <─────────────── └───────────┘         ┌──────────┐
+//!     │   ^    rejected, lost,       ^               │ Snapshot │
+//!     │   │    window stuck          └────────────── └──────────┘
+//!     │   └── transfer failed ──── installed, or caught up │  ^
+//!     └──────────────── needs a compacted entry ───────────┘──┘
+//! ```
+//!
+//! - **Probe**: the follower's position is a guess, or the way to it is doubtful. One message, then
+//!   wait for its answer.
+//! - **Replicate**: the position is known. Messages are pipelined: `next_index` runs ahead of
+//!   `match_index`, within a window of messages and bytes.
+//! - **Snapshot**: the follower needs entries that are compacted away. The driver streams a file;
+//!   nothing but heartbeats is sent meanwhile.
+//!
+//! No message is sent again because a clock says so while its peer is silent: a resend needs a sign
+//! of life (any reply), or the driver's word that the call was lost.
+
+use std::collections::VecDeque;
+
+use super::config::Config;
+use super::types::{Entry, LogId, LogIndex, Millis};
+
+/// One follower, as its leader sees it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The follower's log equals ours up to here, durably. Never falls within a term.
+    pub(super) match_index: LogIndex,
+    /// The next entry to send. `match_index < next_index <= log.last().index + 1`.
+    pub(super) next_index: LogIndex,
+    pub(super) state: ProgressState,
+    /// Entries sent in `Replicate` and not acknowledged, oldest first.
+    inflight: VecDeque<Inflight>,
+    /// Sum over `inflight`.
+    inflight_bytes: usize,
+    /// After this an unanswered message counts as lost, if the follower is heard at all.
+    resend_at: Millis,
+    /// When a reply of this term last came (`CheckQuorum`, thesis §6.2).
+    pub(super) last_heard: Millis,
+    /// The latest round of reads that this follower has confirmed (thesis §6.4).
+    pub(super) acked_round: u64,
+}
+
+/// See the [module](self).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProgressState {
+    /// `waiting`: the one message is out, or was lost.
+    Probe {
+        waiting: bool,
+    },
+    Replicate,
+    Snapshot {
+        last_included: LogId,
+    },
+}
+
+#[derive(Debug)]
+struct Inflight {
+    last: LogIndex,
+    bytes: usize,
+}
+
+impl Progress {
+    /// A new leader's guess: the follower's log is like ours (Fig. 2, *volatile state on leaders*).
+    pub(super) fn new(next_index: LogIndex, now: Millis) -> Self {
+        Self {
+            match_index: LogIndex::ZERO,
+            next_index,
+            state: ProgressState::Probe { waiting: false },
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            resend_at: now,
+            last_heard: now,
+            acked_round: 0,
+        }
+    }
+
+    /// Whether entries may be sent now.
+    pub(super) fn may_send(&self, config: &Config) -> bool {
+        match self.state {
+            ProgressState::Probe { waiting } => !waiting,
+            ProgressState::Replicate => {
+                self.inflight.len() < config.max_inflight_messages
+                    && self.inflight_bytes < config.max_inflight_bytes
+            }
+            ProgressState::Snapshot { .. } => false,
+        }
+    }
+
+    /// `entries`, starting at `next_index`, were sent.
+    pub(super) fn sent(&mut self, entries: &[Entry], now: Millis, config: &Config) {
+        let last = entries
+            .last()
+            .expect("only messages with entries are counted")
+            .id
+            .index;
+        let resend_at = now.plus(config.election_timeout_ms.1);
+        match &mut self.state {
+            ProgressState::Probe { waiting } => {
+                *waiting = true;
+                self.resend_at = resend_at;
+            }
+            ProgressState::Replicate => {
+                if self.inflight.is_empty() {
+                    self.resend_at = resend_at;
+                }
+                let bytes = entries.iter().map(Entry::size_bytes).sum();
+                self.inflight.push_back(Inflight { last, bytes });
+                self.inflight_bytes += bytes;
+                self.next_index = last.next();
+            }
+            ProgressState::Snapshot { .. } => unreachable!("may_send() was asked first"),
+        }
+    }
+
+    /// The follower has everything up to `match_index`, at most `last_index`, durably. True if that
+    /// is news. A sign of life in any case, and so the moment to send again what was lost.
+    pub(super) fn accepted(
+        &mut self,
+        match_index: LogIndex,
+        last_index: LogIndex,
+        log_prev: LogIndex,
+        now: Millis,
+        config: &Config,
+    ) -> bool {
+        if match_index <= self.match_index {
+            self.resume(last_index, now);
+            return false;
+        }
+        self.match_index = match_index;
+        while let Some(message) = self
+            .inflight
+            .pop_front_if(|message| message.last <= match_index)
+        {
+            self.inflight_bytes -= message.bytes;
+        }
+        self.resend_at = now.plus(config.election_timeout_ms.1);
+        match self.state {
+            ProgressState::Probe { .. } => self.replicate(),
+            ProgressState::Replicate => self.next_index = self.next_index.max(match_index.next()),
+            // Found its way by the log, or by an earlier snapshot (failure lists: etcd-io/raft#110).
+            ProgressState::Snapshot { .. } if match_index >= log_prev => self.replicate(),
+            ProgressState::Snapshot { .. } => {
+                self.next_index = self.next_index.max(match_index.next());
+            }
+        }
+        true
+    }
+
+    /// The follower has no such entry before `next_index`; go on from `next_index`.
+    pub(super) fn back_up(&mut self, next_index: LogIndex) {
+        self.probe();
+        self.next_index = next_index.max(self.match_index.next());
+    }
+
+    /// Whether `rejected` answers what this follower was asked, and not an older question.
+    pub(super) fn is_answered_by(&self, rejected: LogIndex) -> bool {
+        match self.state {
+            ProgressState::Probe { .. } => rejected == self.next_index.prev(),
+            ProgressState::Replicate => rejected < self.next_index,
+            ProgressState::Snapshot { .. } => false,
+        }
+    }
+
+    /// A call was lost. Nothing goes out again before the follower is heard.
+    pub(super) fn lost(&mut self, now: Millis) {
+        match self.state {
+            ProgressState::Probe { .. } => {}
+            ProgressState::Replicate => self.back_up(self.match_index.next()),
+            // The driver reports the transfer's end by itself.
+            ProgressState::Snapshot { .. } => return,
+        }
+        self.state = ProgressState::Probe { waiting: true };
+        self.resend_at = now;
+    }
+
+    /// The driver streams `last_included` from now on.
+    pub(super) fn send_snapshot(&mut self, last_included: LogId) {
+        self.clear_inflight();
+        self.state = ProgressState::Snapshot { last_included };
+    }
+
+    /// The transfer failed: probe again, but not before `resend_at`, so that a transfer that cannot
+    /// succeed is not started in a loop.
+    pub(super) fn snapshot_failed(&mut self, resend_at: Millis) {
+        self.state = ProgressState::Probe { waiting: true };
+        self.resend_at = resend_at;
+    }
+
+    /// The transfer ended well. If that changed nothing else, probing finds out what is needed.
+    pub(super) fn transfer_ended(&mut self) {
+        if let ProgressState::Snapshot { .. } = self.state {
+            self.probe();
+        }
+    }
+
+    /// A reply without news. Sends again what is overdue.
+    fn resume(&mut self, last_index: LogIndex, now: Millis) {
+        let overdue = now >= self.resend_at;
+        match self.state {
+            ProgressState::Probe { waiting: true } if overdue => {
+                if self.match_index == last_index {
+                    self.replicate();
+                } else {
+                    self.probe();
+                }
+            }
+            ProgressState::Replicate if overdue && !self.inflight.is_empty() => {
+                self.back_up(self.match_index.next());
+            }
+            _ => {}
+        }
+    }
+
+    fn probe(&mut self) {
+        self.clear_inflight();
+        self.state = ProgressState::Probe { waiting: false };
+    }
+
+    fn replicate(&mut self) {
+        self.clear_inflight();
+        self.state = ProgressState::Replicate;
+        self.next_index = self.match_index.next();
+    }
+
+    fn clear_inflight(&mut self) {
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+}

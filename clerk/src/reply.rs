@@ -61,12 +61,12 @@ pub(crate) fn open_session(reply: Result<OpenSessionReply, RpcError>) -> Answer<
     }
 }
 
-/// A refusal before the log: a node that loses its leadership over a proposal answers with an RPC
-/// failure that says so, not with `ErrWrongLeader`.
+/// Says nothing about what became of a write: a node that loses its leadership while an entry is
+/// under way answers so too, and the entry may be committed by the next leader.
 fn not_leader<R>(hint: String) -> Answer<R> {
     Answer::Failed {
         failure: Failure::NotLeader { hint },
-        may_have_executed: false,
+        may_have_executed: true,
     }
 }
 

@@ -1,0 +1,350 @@
+//! The snapshots of one node: a directory of files that are whole, and never half there.
+//!
+//! A snapshot grows under a temporary name, is made durable, gets its name by a rename, and only
+//! then counts; so whatever a crash interrupts, the one before it is there. Temporary files are
+//! removed at start.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::StorageError;
+use super::disk::{Disk, DiskFile, LockGuard};
+use super::snapshot_file::{self, DIR, SnapshotReader};
+use super::snapshot_writer::SnapshotWriter;
+use crate::core::LogId;
+
+/// Snapshots kept: the newest, and one to fall back on should it be found damaged.
+const KEPT: usize = 2;
+
+/// A snapshot under way is synced each time this much was written, so that the last sync is short:
+/// while it runs, the log's syncs wait.
+pub(super) const SNAPSHOT_SYNC_BYTES: u64 = 8 << 20;
+
+/// The snapshots of one node. Clones share it; threads may use it at once.
+#[derive(Clone, Debug)]
+pub struct SnapshotStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    disk: Arc<dyn Disk>,
+    cluster: u64,
+    max_bytes: u64,
+    /// Finished snapshots by ascending index, damaged ones left out.
+    finished: Mutex<Vec<LogId>>,
+    /// The one that a leader is sending.
+    receiving: Mutex<Option<Receiving>>,
+    /// The directory is ours as long as anybody can write into it.
+    _lock: Arc<dyn LockGuard>,
+}
+
+/// A snapshot that is arriving in chunks.
+#[derive(Debug)]
+struct Receiving {
+    id: LogId,
+    temporary: PathBuf,
+    file: Box<dyn DiskFile>,
+    next_offset: u64,
+    /// Bytes made durable so far.
+    synced: u64,
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveOutcome {
+    /// Where the next chunk must begin. If that is not where this chunk ends, it was not taken.
+    pub next_offset: u64,
+    /// The snapshot is there: whole, verified, durable.
+    pub complete: bool,
+}
+
+/// What [`SnapshotStore::open_dir`] found.
+pub(super) struct Found {
+    pub(super) store: SnapshotStore,
+    /// Newer than the newest intact one, and not to be used. Newest first.
+    pub(super) damaged: Vec<StorageError>,
+}
+
+impl SnapshotStore {
+    /// Opens the directory: removes what is unfinished, finds the newest intact snapshot.
+    pub(super) fn open_dir(
+        disk: &Arc<dyn Disk>,
+        cluster: u64,
+        max_bytes: u64,
+        lock: Arc<dyn LockGuard>,
+    ) -> Result<Found, StorageError> {
+        let dir = Path::new(DIR);
+        let fail = |action, error| StorageError::io(action, disk.locate(dir), error);
+        disk.create_dir(dir)
+            .map_err(|error| fail("create directory", error))?;
+        let names = disk.list(dir).map_err(|error| fail("list", error))?;
+        for name in names.iter().filter(|name| is_temporary(name)) {
+            disk.remove(&dir.join(name))
+                .map_err(|error| fail("clean", error))?;
+        }
+        // A process that was killed may have renamed a file and not come to this.
+        disk.sync_dir(dir).map_err(|error| fail("sync", error))?;
+
+        let mut finished: Vec<LogId> = names
+            .iter()
+            .filter_map(|name| snapshot_file::id(name))
+            .collect();
+        finished.sort_unstable_by_key(|id| (id.index, id.term));
+        let mut damaged = Vec::new();
+        while let Some(&id) = finished.last() {
+            match SnapshotReader::open(disk.as_ref(), &snapshot_file::path(id), cluster, id) {
+                Ok(_) => break,
+                Err(error @ StorageError::Corrupt { .. }) => damaged.push(error),
+                Err(error) => return Err(error),
+            }
+            finished.pop();
+        }
+        let shared = Shared {
+            disk: Arc::clone(disk),
+            cluster,
+            max_bytes,
+            finished: Mutex::new(finished),
+            receiving: Mutex::new(None),
+            _lock: lock,
+        };
+        Ok(Found {
+            store: Self {
+                shared: Arc::new(shared),
+            },
+            damaged,
+        })
+    }
+
+    /// The newest snapshot's last included entry.
+    #[must_use]
+    pub fn latest(&self) -> Option<LogId> {
+        self.shared.finished.lock().last().copied()
+    }
+
+    /// Begins this node's own snapshot.
+    ///
+    /// # Errors
+    /// [`StorageError::NoSpace`], [`StorageError::Io`].
+    pub fn create(&self, last_included: LogId) -> Result<SnapshotWriter, StorageError> {
+        SnapshotWriter::create(self, last_included)
+    }
+
+    /// Opens a snapshot, reading all of it once to verify it.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is damaged, [`StorageError::Io`] if it is not there.
+    pub fn open(&self, last_included: LogId) -> Result<SnapshotReader, StorageError> {
+        let path = snapshot_file::path(last_included);
+        SnapshotReader::open(self.disk(), &path, self.shared.cluster, last_included)
+    }
+
+    /// Stores a chunk of the file that a leader is sending (Fig. 13, *Receiver implementation*).
+    ///
+    /// Only the chunk that begins where the one before it ended is taken; for any other the answer
+    /// says where to go on. The first chunk of another snapshot takes the place of the one under
+    /// way. With `done` the file is verified and made durable; should it turn out damaged, the
+    /// answer asks for it from the beginning.
+    ///
+    /// # Errors
+    /// [`StorageError::NoSpace`] and [`StorageError::Io`]: the snapshot is to be sent anew;
+    /// [`StorageError::SnapshotTooLarge`].
+    pub fn receive(
+        &self,
+        last_included: LogId,
+        offset: u64,
+        data: &[u8],
+        done: bool,
+    ) -> Result<ReceiveOutcome, StorageError> {
+        if self.shared.finished.lock().contains(&last_included) {
+            // The leader missed our answer to its last chunk.
+            return Ok(ReceiveOutcome {
+                next_offset: offset + data.len() as u64,
+                complete: true,
+            });
+        }
+        let mut slot = self.shared.receiving.lock();
+        let under_way = slot
+            .as_ref()
+            .is_some_and(|receiving| receiving.id == last_included);
+        if !under_way {
+            if offset != 0 {
+                return Ok(ReceiveOutcome {
+                    next_offset: 0,
+                    complete: false,
+                });
+            }
+            if let Some(other) = slot.take() {
+                self.discard(&other.temporary);
+            }
+            *slot = Some(self.begin_receiving(last_included)?);
+        }
+        let receiving = slot.as_mut().expect("set above where there was none");
+        if offset != receiving.next_offset {
+            return Ok(ReceiveOutcome {
+                next_offset: receiving.next_offset,
+                complete: false,
+            });
+        }
+        let end = offset.saturating_add(data.len() as u64);
+        let stored = if end > self.shared.max_bytes {
+            let limit_bytes = self.shared.max_bytes;
+            Err(StorageError::SnapshotTooLarge {
+                id: last_included,
+                limit_bytes,
+            })
+        } else {
+            receiving.append(data, done).map_err(|error| {
+                StorageError::io("write", self.disk().locate(&receiving.temporary), error)
+            })
+        };
+        let outcome = match stored {
+            Ok(()) if !done => {
+                return Ok(ReceiveOutcome {
+                    next_offset: end,
+                    complete: false,
+                });
+            }
+            Ok(()) => self.complete(receiving, end),
+            Err(error) => Err(error),
+        };
+        // Complete, or to be sent anew.
+        if let Some(receiving) = slot.take()
+            && !matches!(outcome, Ok(ReceiveOutcome { complete: true, .. }))
+        {
+            self.discard(&receiving.temporary);
+        }
+        outcome
+    }
+
+    /// Removes the snapshots before this one, except the newest of them, which remains to fall
+    /// back on; never the newest of all.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]: some may still be there.
+    pub fn remove_older_than(&self, last_included: LogId) -> Result<(), StorageError> {
+        let mut finished = self.shared.finished.lock();
+        let older = finished
+            .iter()
+            .filter(|id| id.index < last_included.index)
+            .count();
+        let removable = older.min(finished.len().saturating_sub(KEPT));
+        for id in finished.drain(..removable) {
+            self.remove(&snapshot_file::path(id))?;
+        }
+        let Some(&oldest) = finished.first() else {
+            return Ok(());
+        };
+        // Those found damaged at start are not in the list.
+        for name in self.list()? {
+            if let Some(id) = snapshot_file::id(&name)
+                && id.index < oldest.index
+            {
+                self.remove(&snapshot_file::path(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_receiving(&self, id: LogId) -> Result<Receiving, StorageError> {
+        let temporary = snapshot_file::path(id).with_extension("snap.part");
+        let file = self
+            .disk()
+            .create(&temporary)
+            .map_err(|error| StorageError::io("create", self.disk().locate(&temporary), error))?;
+        Ok(Receiving {
+            id,
+            temporary,
+            file,
+            next_offset: 0,
+            synced: 0,
+        })
+    }
+
+    fn complete(&self, receiving: &Receiving, end: u64) -> Result<ReceiveOutcome, StorageError> {
+        let Receiving { id, temporary, .. } = receiving;
+        match SnapshotReader::open(self.disk(), temporary, self.shared.cluster, *id) {
+            Ok(_) => {
+                self.publish(temporary, *id)?;
+                Ok(ReceiveOutcome {
+                    next_offset: end,
+                    complete: true,
+                })
+            }
+            Err(error @ (StorageError::Corrupt { .. } | StorageError::OtherVersion { .. })) => {
+                tracing::warn!(snapshot = %id, %error, "received snapshot is damaged");
+                Ok(ReceiveOutcome {
+                    next_offset: 0,
+                    complete: false,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a durable file its name, durably.
+    pub(super) fn publish(&self, temporary: &Path, id: LogId) -> Result<(), StorageError> {
+        let path = snapshot_file::path(id);
+        let named = self
+            .disk()
+            .rename(temporary, &path)
+            .and_then(|()| self.disk().sync_dir(Path::new(DIR)));
+        named.map_err(|error| StorageError::io("name", self.disk().locate(&path), error))?;
+        let mut finished = self.shared.finished.lock();
+        if !finished.contains(&id) {
+            finished.push(id);
+            finished.sort_unstable_by_key(|id| (id.index, id.term));
+        }
+        Ok(())
+    }
+
+    /// Removes an unfinished file. Should that fail, the next start does it.
+    pub(super) fn discard(&self, temporary: &Path) {
+        if let Err(error) = self.disk().remove(temporary)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %temporary.display(), %error, "unfinished snapshot not removed");
+        }
+    }
+
+    /// Not synced: a file that comes back after a crash is removed another time.
+    fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        self.disk()
+            .remove(path)
+            .map_err(|error| StorageError::io("remove", self.disk().locate(path), error))
+    }
+
+    fn list(&self) -> Result<Vec<String>, StorageError> {
+        let dir = Path::new(DIR);
+        self.disk()
+            .list(dir)
+            .map_err(|error| StorageError::io("list", self.disk().locate(dir), error))
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.shared.disk.as_ref()
+    }
+
+    pub(super) fn cluster(&self) -> u64 {
+        self.shared.cluster
+    }
+}
+
+impl Receiving {
+    fn append(&mut self, data: &[u8], done: bool) -> io::Result<()> {
+        self.file.write_all_at(data, self.next_offset)?;
+        self.next_offset += data.len() as u64;
+        if done || self.next_offset - self.synced >= SNAPSHOT_SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.next_offset;
+        }
+        Ok(())
+    }
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.ends_with(".snap.new") || name.ends_with(".snap.part")
+}

@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, ValueEnum};
 use proto::cluster::MAX_NODES;
+use raft::NodeOptions;
 use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
@@ -95,6 +97,22 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
+    /// What is given replaces the node's own default.
+    pub(crate) fn apply_to(&self, mut node: NodeOptions) -> NodeOptions {
+        let Engine::Skiplist = self.engine.unwrap_or(Engine::Skiplist);
+        if let Some(bytes) = self.snapshot_log_bytes {
+            node.snapshot_log_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            node.retained_log_bytes = node.retained_log_bytes.min(node.snapshot_log_bytes / 4);
+        }
+        if let Some(ms) = self.heartbeat_ms {
+            node.heartbeat = Duration::from_millis(ms);
+        }
+        if let Some((min, max)) = self.election_timeout_ms {
+            node.election_timeout = (Duration::from_millis(min), Duration::from_millis(max));
+        }
+        node
+    }
+
     /// What each node would refuse, told once.
     fn check(&self) -> Result<(), Failure> {
         let heartbeat_ms = self.heartbeat_ms.unwrap_or(DEFAULT_HEARTBEAT_MS);

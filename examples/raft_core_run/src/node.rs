@@ -5,31 +5,25 @@
 //! terminal sends to the whole group is then the launcher's business.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, select};
+use kvserver::{KvServer, KvServerOptions};
 use proto::cluster::ClusterFile;
+use raft::{NodeId, NodeOptions};
+use rpc::EventLoops;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::info;
 
-use crate::cli::{Cli, Knobs, node_dir};
+use crate::cli::{Cli, node_dir};
 use crate::failure::Failure;
 
 /// How long a node may take to stop in order; then it ends as it would in a crash, which loses nothing
 /// that was acknowledged.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(4);
-
-/// Why a node's run ends.
-#[derive(Debug)]
-enum End {
-    Asked(&'static str),
-    Died(String),
-}
 
 /// Runs node `node` of the file that `cli` names until it is asked to stop or cannot go on.
 pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
@@ -48,60 +42,37 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
         watch_stdin(ends.clone()).map_err(|error| no_thread(&error))?;
     }
 
-    let plan = NodePlan {
-        node,
-        addresses: cluster.nodes,
-        cluster_id: cluster.cluster_id,
-        dir: node_dir(&cli.data_dir(), node),
-        knobs: cli.knobs.clone(),
+    let server = start(node, cluster, cli)?;
+    let asked = select! {
+        recv(ended) -> asked => asked.ok(),
+        recv(server.stopped()) -> _ => None,
     };
-    let running = Running::start(plan, move |reason| {
-        let _ = ends.send(End::Died(reason));
-    })?;
-    match ended.recv() {
-        Ok(End::Asked(by)) => {
-            info!(by, "stopping");
-            end_without_delay_after(STOP_LIMIT);
-            running.stop();
-            Ok(())
-        }
-        Ok(End::Died(reason)) => Err(Failure::Failed(reason)),
-        Err(_) => Err(Failure::failed(
-            "the threads that watch this node have ended: start it again",
-        )),
-    }
+    let Some(by) = asked else {
+        let reason = server.shutdown().err().map_or_else(
+            || "the node stopped by itself".to_owned(),
+            |error| error.to_string(),
+        );
+        return Err(Failure::failed(reason));
+    };
+    info!(by, "stopping");
+    end_without_delay_after(STOP_LIMIT);
+    server.shutdown().map_err(|error| Failure::failed(error.to_string()))
 }
 
-/// What a node needs to know of itself.
-#[derive(Debug)]
-#[expect(dead_code, reason = "read once kvserver is there")]
-struct NodePlan {
-    node: usize,
-    addresses: Vec<SocketAddr>,
-    cluster_id: u64,
-    dir: PathBuf,
-    knobs: Knobs,
-}
-
-/// The running node. All that this program knows of `kvserver` is in here.
-struct Running {}
-
-impl Running {
-    /// Starts it; `on_death` is told why, should it ever end by itself.
-    fn start(
-        _plan: NodePlan,
-        _on_death: impl FnOnce(String) + Send + 'static,
-    ) -> Result<Running, Failure> {
-        Err(Failure::failed("the store is not built yet"))
-    }
-
-    #[expect(clippy::unused_self, reason = "until kvserver is there")]
-    fn stop(self) {}
+/// Recovers the node and lets it serve. One event loop carries its clients and its peers.
+fn start(node: usize, cluster: ClusterFile, cli: &Cli) -> Result<KvServer, Failure> {
+    let loops = EventLoops::start(1, "rpc").map_err(|error| no_thread(&error))?;
+    let dir = node_dir(&cli.data_dir(), node);
+    let id = NodeId::new(node as u64);
+    let options = NodeOptions::new(id, cluster.nodes, cluster.cluster_id, dir, loops);
+    KvServerOptions::new(cli.knobs.apply_to(options))
+        .and_then(KvServer::start)
+        .map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// Asks for the end on SIGTERM, and on SIGINT unless that is the launcher's business. A second time ends
 /// the process at once.
-fn watch_signals(supervised: bool, ends: Sender<End>) -> io::Result<()> {
+fn watch_signals(supervised: bool, ends: Sender<&'static str>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new()
         .name("signals".to_owned())
@@ -115,18 +86,14 @@ fn watch_signals(supervised: bool, ends: Sender<End>) -> io::Result<()> {
                     process::exit(1);
                 }
                 asked = true;
-                let _ = ends.send(End::Asked(if signal == SIGTERM {
-                    "SIGTERM"
-                } else {
-                    "SIGINT"
-                }));
+                let _ = ends.send(if signal == SIGTERM { "SIGTERM" } else { "SIGINT" });
             }
         })?;
     Ok(())
 }
 
 /// Asks for the end when standard input ends: only the launcher holds its other side.
-fn watch_stdin(ends: Sender<End>) -> io::Result<()> {
+fn watch_stdin(ends: Sender<&'static str>) -> io::Result<()> {
     thread::Builder::new()
         .name("launcher".to_owned())
         .spawn(move || {
@@ -142,7 +109,7 @@ fn watch_stdin(ends: Sender<End>) -> io::Result<()> {
             }
             // Also where the node never got as far as waiting for this, or hangs while it starts.
             end_without_delay_after(STOP_LIMIT);
-            let _ = ends.send(End::Asked("the launcher"));
+            let _ = ends.send("the launcher");
         })?;
     Ok(())
 }

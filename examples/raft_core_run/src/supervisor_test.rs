@@ -66,6 +66,20 @@ fn each_death_is_reported_after_the_nodes_last_words() {
     assert!(text.contains("`run --node 1` brings it back"), "{text}");
 }
 
+/// A process can be gone while its last words are still on the way.
+#[test]
+fn a_death_is_reported_once_all_its_output_is_printed() {
+    let mut scripts = Scripts::start(&["exit 3"]);
+    scripts.supervisor.nodes[0].child.wait().unwrap();
+    scripts.supervisor.reap();
+    assert_eq!(
+        scripts.supervisor.nodes[0].ended, None,
+        "its pipes have not ended yet"
+    );
+    let (_, text) = scripts.supervise();
+    assert!(text.contains("node 0 died: exit code 3"), "{text}");
+}
+
 #[test]
 fn a_stop_ends_the_nodes_by_ending_their_input() {
     let scripts = Scripts::start(&["cat; echo bye", "cat; exit 7"]);

@@ -1,0 +1,23 @@
+//! What the tests are made of.
+//!
+//! ```text
+//! Cluster ── Process        nodes to kill, pause, stop and bring back; Launcher: all by one command
+//! Load ───── Journal        clients that write without pause, and what they were promised
+//! Recorder ─ linearizable   who asked what when and got which answer, and whether that can be
+//! ```
+
+pub(crate) mod cluster;
+pub(crate) mod history;
+pub(crate) mod launcher;
+pub(crate) mod linearizable;
+pub(crate) mod load;
+pub(crate) mod proc;
+pub(crate) mod process;
+pub(crate) mod wait;
+pub(crate) mod wal;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use launcher::Launcher;
+pub(crate) use load::{Journal, Load};
+pub(crate) use process::Process;
+pub(crate) use wait::{HANG_GUARD, eventually, seed};

@@ -1,0 +1,39 @@
+//! Waiting for what must come, with a guard against hanging.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Whatever has not come by now never will. Only a guard: nothing here asserts on speed.
+pub(crate) const HANG_GUARD: Duration = Duration::from_mins(1);
+
+/// How often to look at what has no event of its own.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Asks `probe` until it yields something.
+///
+/// # Panics
+/// If it does not within [`HANG_GUARD`].
+pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + HANG_GUARD;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(
+            Instant::now() < give_up,
+            "not within {} s: {what}",
+            HANG_GUARD.as_secs()
+        );
+        thread::sleep(POLL);
+    }
+}
+
+/// The seed of a test: `TEST_SEED` where it is set, to repeat a run; drawn anew otherwise. Printed, so
+/// that a failure's output names it.
+pub(crate) fn seed(test: &str) -> u64 {
+    let seed = std::env::var("TEST_SEED")
+        .ok()
+        .map_or_else(|| fastrand::u64(..), |text| text.parse().expect("TEST_SEED is a number"));
+    println!("{test}: TEST_SEED={seed}");
+    seed
+}

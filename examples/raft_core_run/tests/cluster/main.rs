@@ -1,0 +1,24 @@
+//! The store as its users meet it: real processes, started, killed, paused, damaged and fed with
+//! nonsense while clients write.
+//!
+//! Clusters run one at a time. Every test prints the seed of what it draws; `TEST_SEED=N` repeats it.
+//! Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "all of this is a test"
+)]
+
+mod appends;
+mod bad_input;
+mod bounds;
+mod crash;
+mod damage;
+mod disk;
+mod harness;
+mod launch;
+mod leader_loss;
+mod linearizability;
+mod pauses;

@@ -10,7 +10,7 @@ use crate::engine::{Engine, MemoryEngine};
 use crate::outcome::{Outcome, Refusal, Reply};
 use crate::snapshot::{RestoreError, SnapshotError};
 use crate::state_machine::{StateMachine, StateMachineOptions};
-use crate::test_kit::{append, at, legacy, new_store, put, session, tight_options};
+use crate::test_kit::{any_command, append, at, legacy, new_store, put, session, tight_options};
 
 type Store = StateMachine<MemoryEngine>;
 
@@ -177,6 +177,29 @@ fn the_bytes_are_those_of_version_1() {
     expected.extend(b"\x01\0\0\0k\x02\0\0\0vv");
     expected.extend(b"END");
     assert_eq!(store.snapshot_bytes(), expected);
+}
+
+proptest! {
+    /// Two nodes at the same index are the same, also if one came there by a snapshot.
+    #[test]
+    fn a_restored_node_goes_on_like_the_others(
+        commands in prop::collection::vec(any_command(), 0..100),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let cut = cut.index(commands.len() + 1);
+        let mut whole = new_store(tight_options());
+        let mut restored = new_store(tight_options());
+        for (applied, command) in commands.iter().enumerate() {
+            if applied == cut {
+                let bytes = restored.snapshot_bytes();
+                restored =
+                    StateMachine::restore(MemoryEngine::new(), tight_options(), &bytes[..]).unwrap();
+            }
+            prop_assert_eq!(whole.apply_next(command), restored.apply_next(command));
+            prop_assert_eq!(whole.digest(), restored.digest());
+        }
+        prop_assert_eq!(whole.snapshot_bytes(), restored.snapshot_bytes());
+    }
 }
 
 // Broken input: an error, never a panic.

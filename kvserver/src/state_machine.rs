@@ -199,11 +199,11 @@ impl<E: Engine> StateMachine<E> {
 
     /// Whether a legacy Get numbered 1 needs an [`Op::BeginLegacy`] in the log before it is answered.
     ///
-    /// Not if the client is unknown or at most at request 1: its request 2 runs anyway.
+    /// Not if the client is unknown, or is as `BeginLegacy` would leave it.
     #[must_use]
     pub fn needs_begin_legacy(&self, client: &[u8]) -> bool {
         let known = self.legacy.peek(client);
-        known.is_some_and(|known| known.last > RequestId::FIRST)
+        known.is_some_and(|known| known.last > RequestId::FIRST || known.write.is_some())
     }
 
     /// The last entry applied.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::codec;
 use crate::command::{Command, LogTime, Op, RequestId, SessionId, Writer};
 use crate::engine::{Engine, MemoryEngine};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reply};
 use crate::state_machine::{StateMachine, StateMachineOptions};
 
 /// A seeded generator (`SplitMix64`): the same numbers from the same seed, everywhere.
@@ -28,6 +28,9 @@ impl SplitMix {
         self.next() % bound
     }
 }
+
+pub(crate) const RAN: Outcome = Outcome::Applied(Reply::Done);
+pub(crate) const REPEATED: Outcome = Outcome::Repeated(Reply::Done);
 
 /// Small bounds, so that tests reach them.
 pub(crate) fn tight_options() -> StateMachineOptions {
@@ -71,6 +74,10 @@ pub(crate) fn at(millis: u64, writer: Writer, op: Op) -> Command {
         writer,
         op,
     }
+}
+
+pub(crate) fn open_at(millis: u64) -> Command {
+    Command::open_session(LogTime::from_millis(millis))
 }
 
 pub(crate) fn session(id: u64, request: u64, replies_seen_upto: u64) -> Writer {

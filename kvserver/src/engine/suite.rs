@@ -185,10 +185,11 @@ pub(super) fn a_view_is_consistent_under_a_concurrent_writer<E: Engine>(new: imp
             apply_to_both(&mut engine, &mut model, random_change(&mut random, number));
         }
         let seen = walk.join().unwrap();
-        let first_difference = (0..).find(|&i| seen.get(i) != beginning.get(i) || i > seen.len());
+        let first_difference =
+            (0..=beginning.len()).find(|&place| seen.get(place) != beginning.get(place));
         assert!(
             seen == beginning,
-            "seed {seed}: {} pairs seen, {} at the beginning; the first difference is at {:?}",
+            "seed {seed}: {} pairs seen, {} at the beginning; the first difference: {:?}",
             seen.len(),
             beginning.len(),
             first_difference

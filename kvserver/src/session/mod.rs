@@ -8,7 +8,11 @@
 //! Both stand on a [`Recency`] table, which knows who was used least recently.
 
 mod client;
+#[cfg(test)]
+mod client_test;
 mod legacy;
+#[cfg(test)]
+mod legacy_test;
 mod recency;
 mod window;
 

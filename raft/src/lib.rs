@@ -1,3 +1,80 @@
-//! Raft: a pure core, a write-ahead log, and the node that drives them.
+//! Raft consensus (Ongaro & Ousterhout, *In Search of an Understandable Consensus Algorithm*,
+//! extended version; and Ongaro's thesis): a pure core, a durable log, and the node that drives them.
+//!
+//! ```text
+//!               RaftService          Peer
+//!   peers ───calls───┐                ▲ calls
+//!                    ▼                │
+//!   propose ──>  ┌───────── node ─────────┐ ──> applyChan ──> your state machine
+//!   read ─────>  │  core::Raft  (pure)    │ <── applied
+//!                └──────────┬─────────────┘
+//!                        storage: write-ahead log, snapshot files
+//! ```
+//!
+//! Three layers, to be read in this order:
+//!
+//! - [`core`]: the algorithm. Inputs go in, effects come out; no thread, clock, file or socket.
+//! - [`storage`]: what survives a crash, byte for byte.
+//! - the node: [`RaftNode`] owns one core and carries out its effects; [`RaftService`] lets peers in.
+//!
+//! A service built on it reads [`ApplyMsg`]s and answers its clients through its [`Waiter`]:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//!
+//! use raft::{ApplyMsg, NodeId, NodeOptions, Payload, RaftNode, Refusal, Waiter};
+//!
+//! /// Wants to know whether its proposal was committed.
+//! struct Caller(std::sync::mpsc::Sender<Result<u64, Refusal>>);
+//!
+//! impl Waiter for Caller {
+//!     fn refuse(self, why: Refusal) {
+//!         let _ = self.0.send(Err(why));
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let data_dir = dir.path().join("node0");
+//! let loops = rpc::EventLoops::start(1, "raft")?;
+//! let alone: SocketAddr = "127.0.0.1:1".parse()?; // a cluster of one calls nobody
+//! let options = NodeOptions::new(NodeId::new(0), vec![alone], 7, data_dir, loops);
+//! let (node, apply_chan) = RaftNode::start(options)?;
+//!
+//! let (sender, outcome) = std::sync::mpsc::channel();
+//! while !node.handle().status().serving {
+//!     std::thread::yield_now(); // elects itself
+//! }
+//! node.handle().propose("hello".into(), Caller(sender));
+//!
+//! 'applied: for message in &apply_chan {
+//!     let ApplyMsg::Entries(entries) = message else { continue };
+//!     for committed in entries {
+//!         node.handle().applied(committed.entry.id.index);
+//!         if let (Payload::Command(_), Some(Caller(sender))) = (&committed.entry.payload, committed.waiter) {
+//!             sender.send(Ok(committed.entry.id.index.get()))?;
+//!             break 'applied;
+//!         }
+//!     }
+//! }
+//! assert_eq!(outcome.recv()?, Ok(2)); // entry 1 is the empty one that the new leader appended
+//! node.shutdown()?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod core;
+pub mod storage;
+
+mod convert;
+mod node;
+mod peer;
+mod service;
+
+pub use crate::core::{LogId, LogIndex, NodeId, Payload, Role, Term};
+pub use crate::node::{
+    ApplyMsg, CommittedEntry, FatalError, InstalledSnapshot, NodeHandle, NodeOptions, NodeStatus,
+    RaftNode, Refusal, SnapshotJob, StartError, Waiter,
+};
+pub use crate::service::RaftService;
+pub use crate::storage::StorageError;

@@ -15,7 +15,7 @@ use crate::core::{Restored, WriteBatch};
 const LOCK_FILE: &str = "LOCK";
 
 /// Sizes of a [`Persister`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PersisterOptions {
     /// Bytes of a log segment; one batch larger than that gets a larger segment. The log's
     /// directory holds at most what is retained of the log and two segments.

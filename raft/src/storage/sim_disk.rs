@@ -304,7 +304,6 @@ impl State {
         }
         numbers.sort_unstable();
         let fate = |number: u64, bytes: usize| match crash {
-            Crash::Kill | Crash::Kept => Fate::Kept,
             Crash::Lost => Fate::Lost,
             Crash::Subset(mask) => {
                 let position = numbers.binary_search(&number).unwrap_or(usize::MAX);
@@ -317,7 +316,7 @@ impl State {
             Crash::Torn { last_write_bytes } if Some(number) == last_write => {
                 Fate::UpTo(last_write_bytes)
             }
-            Crash::Torn { .. } => Fate::Kept,
+            Crash::Kill | Crash::Kept | Crash::Torn { .. } => Fate::Kept,
             Crash::Random { seed } => Fate::random(seed ^ number.wrapping_mul(0x9e37_79b9), bytes),
         };
         for (number, change) in std::mem::take(&mut self.renames) {

@@ -167,54 +167,45 @@ impl SnapshotStore {
             });
         }
         let mut slot = self.shared.receiving.lock();
-        let under_way = slot
-            .as_ref()
-            .is_some_and(|receiving| receiving.id == last_included);
-        if !under_way {
-            if offset != 0 {
+        let mut receiving = match slot.take() {
+            Some(receiving) if receiving.id == last_included => receiving,
+            other if offset != 0 => {
+                *slot = other;
                 return Ok(ReceiveOutcome {
                     next_offset: 0,
                     complete: false,
                 });
             }
-            if let Some(other) = slot.take() {
-                self.discard(&other.temporary);
+            other => {
+                if let Some(other) = other {
+                    self.discard(&other.temporary);
+                }
+                self.begin_receiving(last_included)?
             }
-            *slot = Some(self.begin_receiving(last_included)?);
-        }
-        let receiving = slot.as_mut().expect("set above where there was none");
+        };
         if offset != receiving.next_offset {
+            let next_offset = receiving.next_offset;
+            *slot = Some(receiving);
             return Ok(ReceiveOutcome {
-                next_offset: receiving.next_offset,
+                next_offset,
                 complete: false,
             });
         }
-        let end = offset.saturating_add(data.len() as u64);
-        let stored = if end > self.shared.max_bytes {
-            let limit_bytes = self.shared.max_bytes;
-            Err(StorageError::SnapshotTooLarge {
-                id: last_included,
-                limit_bytes,
-            })
-        } else {
-            receiving.append(data, done).map_err(|error| {
-                StorageError::io("write", self.disk().locate(&receiving.temporary), error)
-            })
-        };
+        // From here on an error ends it: the slot stays empty.
+        let stored = self.append(&mut receiving, data, done);
         let outcome = match stored {
             Ok(()) if !done => {
+                let next_offset = receiving.next_offset;
+                *slot = Some(receiving);
                 return Ok(ReceiveOutcome {
-                    next_offset: end,
+                    next_offset,
                     complete: false,
                 });
             }
-            Ok(()) => self.complete(receiving, end),
+            Ok(()) => self.complete(&receiving),
             Err(error) => Err(error),
         };
-        // Complete, or to be sent anew.
-        if let Some(receiving) = slot.take()
-            && !matches!(outcome, Ok(ReceiveOutcome { complete: true, .. }))
-        {
+        if !outcome.as_ref().is_ok_and(|outcome| outcome.complete) {
             self.discard(&receiving.temporary);
         }
         outcome
@@ -264,13 +255,36 @@ impl SnapshotStore {
         })
     }
 
-    fn complete(&self, receiving: &Receiving, end: u64) -> Result<ReceiveOutcome, StorageError> {
-        let Receiving { id, temporary, .. } = receiving;
+    fn append(
+        &self,
+        receiving: &mut Receiving,
+        data: &[u8],
+        done: bool,
+    ) -> Result<(), StorageError> {
+        let limit_bytes = self.shared.max_bytes;
+        if receiving.next_offset.saturating_add(data.len() as u64) > limit_bytes {
+            return Err(StorageError::SnapshotTooLarge {
+                id: receiving.id,
+                limit_bytes,
+            });
+        }
+        receiving.append(data, done).map_err(|error| {
+            StorageError::io("write", self.disk().locate(&receiving.temporary), error)
+        })
+    }
+
+    fn complete(&self, receiving: &Receiving) -> Result<ReceiveOutcome, StorageError> {
+        let Receiving {
+            id,
+            temporary,
+            next_offset: end,
+            ..
+        } = receiving;
         match SnapshotReader::open(self.disk(), temporary, self.shared.cluster, *id) {
             Ok(_) => {
                 self.publish(temporary, *id)?;
                 Ok(ReceiveOutcome {
-                    next_offset: end,
+                    next_offset: *end,
                     complete: true,
                 })
             }

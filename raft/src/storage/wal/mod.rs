@@ -20,7 +20,7 @@ use self::replay::{Replay, Segment, forget_from};
 use self::segment::{DIR, HEADER_BYTES, SegmentHeader, Summary};
 use super::record::{Encoder, RECORD_HEADER_BYTES, Seed};
 use super::{Disk, DiskFile, FORMAT_VERSION, Identity, StorageError};
-use crate::core::WriteBatch;
+use crate::core::{LogIndex, WriteBatch};
 
 /// What the buffer keeps between batches; after a larger one, the rest is given back.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
@@ -94,7 +94,7 @@ impl Wal {
         let last = *segments
             .last()
             .expect("replay() finds one, or answers None");
-        let tail = Tail::reopen(disk.as_ref(), identity, last, segment_bytes, unsynced)?;
+        let tail = Tail::reopen(disk.as_ref(), identity, last, segment_bytes, &unsynced)?;
         let is_used = last.number > 1 || last.end > HEADER_BYTES;
         let wal = Self {
             disk: Arc::clone(disk),
@@ -247,7 +247,7 @@ impl Wal {
 
     fn note(&mut self, batch: &WriteBatch) {
         if batch.reset_to.is_some() {
-            forget_from(&mut self.segments, crate::core::LogIndex::ZERO);
+            forget_from(&mut self.segments, LogIndex::ZERO);
         }
         if let Some(from) = batch.truncate_from {
             forget_from(&mut self.segments, from);
@@ -464,7 +464,7 @@ impl SegmentHeader {
         Segment {
             number: self.number,
             end: HEADER_BYTES,
-            last_live: crate::core::LogIndex::ZERO,
+            last_live: LogIndex::ZERO,
         }
     }
 }
@@ -499,7 +499,7 @@ impl Tail {
         identity: Identity,
         segment: Segment,
         segment_bytes: usize,
-        unsynced: (usize, Vec<u8>),
+        unsynced: &(usize, Vec<u8>),
     ) -> Result<Self, StorageError> {
         let path = segment::path(segment.number);
         let settle = || {

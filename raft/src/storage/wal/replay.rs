@@ -21,6 +21,7 @@
 //! Only the last segment can have a torn tail: before a segment is begun, the one before it is made
 //! durable, and the new one's header says where it ended.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::log::ReplayedLog;
@@ -281,7 +282,7 @@ impl Content {
             .filter_map(|at| Some((at, Header::at(&self.bytes, at, self.seed)?)))
     }
 
-    fn corrupt(&self, offset: usize, what: impl ToString) -> StorageError {
+    fn corrupt(&self, offset: usize, what: impl fmt::Display) -> StorageError {
         StorageError::Corrupt {
             file: self.file.clone(),
             offset: offset as u64,

@@ -30,14 +30,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`KvServer`] puts it on a Raft node and serves it: the service hands a request to the node, the applier
+//! (the thread that owns the state machine) gets it back once it is committed, or safe to read, and answers.
+//!
 //! Read next: [`StateMachine`], then [`Writer`], and [`MemoryView`] for how a snapshot is taken without
 //! stopping the writes. Every byte of an entry and a snapshot: `docs/store.md`.
 
+mod applier;
 pub mod codec;
 mod command;
 mod engine;
 mod log_clock;
 mod outcome;
+mod request;
+mod server;
+mod service;
 mod session;
 mod snapshot;
 #[cfg(test)]
@@ -48,10 +55,12 @@ mod state_machine_test;
 #[cfg(test)]
 mod test_kit;
 
+pub use self::applier::ApplierError;
 pub use self::command::{Command, LogTime, Op, RequestId, SessionId, Writer};
 pub use self::engine::{Engine, EngineError, EngineView, MemoryEngine, MemoryView, Pair};
 pub use self::log_clock::LogClock;
 pub use self::outcome::{Outcome, Refusal, Reply};
+pub use self::server::{KvServer, KvServerOptions, ServerError, StartError};
 pub use self::session::{MAX_CLIENT_ID_BYTES, MAX_REPLIES_PER_SESSION};
 pub use self::snapshot::{RestoreError, Snapshot, SnapshotError};
 pub use self::state_machine::{Applied, ApplyError, Digest, StateMachine, StateMachineOptions};

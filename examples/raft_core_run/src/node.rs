@@ -56,7 +56,9 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
     };
     info!(by, "stopping");
     end_without_delay_after(STOP_LIMIT);
-    server.shutdown().map_err(|error| Failure::failed(error.to_string()))
+    server
+        .shutdown()
+        .map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// Recovers the node and lets it serve. One event loop carries its clients and its peers.
@@ -86,7 +88,11 @@ fn watch_signals(supervised: bool, ends: Sender<&'static str>) -> io::Result<()>
                     process::exit(1);
                 }
                 asked = true;
-                let _ = ends.send(if signal == SIGTERM { "SIGTERM" } else { "SIGINT" });
+                let _ = ends.send(if signal == SIGTERM {
+                    "SIGTERM"
+                } else {
+                    "SIGINT"
+                });
             }
         })?;
     Ok(())

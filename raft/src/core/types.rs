@@ -215,7 +215,7 @@ pub struct WriteBatch {
 }
 
 /// Permission to drop the head of the log (§7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compaction {
     /// The last entry that the durable snapshot includes.
     pub snapshot: LogId,

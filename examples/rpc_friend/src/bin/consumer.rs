@@ -18,19 +18,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut controller = RpcController::with_timeout(Duration::from_secs(5));
         let reply =
             stub.get_friends_list(&mut controller, &GetFriendsListRequest { userid: 1000 })?;
-        match reply.result.filter(|result| result.errcode != 0) {
-            Some(failure) => {
-                println!(
-                    "call {call}: error {}",
-                    String::from_utf8_lossy(&failure.errmsg)
-                );
-            }
-            None => {
-                println!("call {call}:");
-                for (index, friend) in reply.friends.iter().enumerate() {
-                    println!("  {}: {}", index + 1, String::from_utf8_lossy(friend));
-                }
-            }
+        if let Some(failure) = reply.result.filter(|result| result.errcode != 0) {
+            println!(
+                "call {call}: error {}",
+                String::from_utf8_lossy(&failure.errmsg)
+            );
+            continue;
+        }
+        println!("call {call}:");
+        for (index, friend) in reply.friends.iter().enumerate() {
+            println!("  {}: {}", index + 1, String::from_utf8_lossy(friend));
         }
     }
     Ok(())

@@ -1,0 +1,124 @@
+//! applyChan: what comes out of the node, in the order of the log.
+
+use crate::core::{Entry, LogId, NodeId};
+use crate::node::inbox::Inbox;
+use crate::storage::{SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
+
+/// Why a proposal or a read ended without an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// This node does not lead; nothing was done.
+    NotLeader {
+        /// Who does, where known.
+        leader: Option<NodeId>,
+    },
+    /// This node led when it took the request and no longer does. A proposal may yet be committed
+    /// by another leader: ask again there.
+    LeadershipLost {
+        /// Who leads now, where known.
+        leader: Option<NodeId>,
+    },
+    /// A bound of [`NodeOptions`](super::NodeOptions) is reached; nothing was done.
+    Overloaded,
+    /// The node is stopping.
+    ShuttingDown,
+}
+
+/// Who waits for a proposal or a read: how the service answers its client.
+pub trait Waiter: Send + 'static {
+    /// Ends the wait. Called on the caller's thread or the node's; must not block.
+    fn refuse(self, why: Refusal);
+}
+
+/// One message of applyChan.
+pub enum ApplyMsg<W: Waiter> {
+    /// The next committed entries, without a gap.
+    Entries(Vec<CommittedEntry<W>>),
+    /// These reads may be answered from the state as it is: all they must see came before.
+    Reads(Vec<W>),
+    /// The state is to be replaced by this snapshot; the entries after it follow.
+    Install(InstalledSnapshot),
+    /// The log has outgrown its bound: a snapshot of the state as it is, please.
+    TakeSnapshot(SnapshotJob<W>),
+}
+
+/// A committed entry and, where it was proposed here, who waits for it.
+pub struct CommittedEntry<W> {
+    /// The entry.
+    pub entry: Entry,
+    /// Present if this node proposed this very entry (index *and* term) and still led when it was
+    /// committed.
+    pub waiter: Option<W>,
+}
+
+/// A durable snapshot that is ahead of the state machine.
+pub struct InstalledSnapshot {
+    pub(super) last_included: LogId,
+    pub(super) store: SnapshotStore,
+}
+
+impl InstalledSnapshot {
+    /// The last entry it includes.
+    #[must_use]
+    pub fn last_included(&self) -> LogId {
+        self.last_included
+    }
+
+    /// Opens it, verifying its checksum: reads the whole file.
+    ///
+    /// # Errors
+    /// [`StorageError`] if it is gone or damaged.
+    pub fn open(&self) -> Result<SnapshotReader, StorageError> {
+        self.store.open(self.last_included)
+    }
+}
+
+/// The wish for a snapshot. May be moved to another thread; dropping it says that it failed.
+pub struct SnapshotJob<W: Waiter> {
+    store: SnapshotStore,
+    /// `None` once reported.
+    inbox: Option<Inbox<W>>,
+}
+
+impl<W: Waiter> SnapshotJob<W> {
+    pub(super) fn new(store: SnapshotStore, inbox: Inbox<W>) -> Self {
+        Self {
+            store,
+            inbox: Some(inbox),
+        }
+    }
+
+    /// Starts the file of a snapshot whose last included entry is `last_included`.
+    ///
+    /// # Errors
+    /// [`StorageError`], e.g. when the disk is full. The node will ask again.
+    pub fn create(&self, last_included: LogId) -> Result<SnapshotWriter, StorageError> {
+        self.store.create(last_included)
+    }
+
+    /// Makes the file durable, drops older ones, and lets the node compact its log.
+    ///
+    /// # Errors
+    /// As [`SnapshotJob::create`].
+    pub fn finish(
+        mut self,
+        writer: SnapshotWriter,
+        last_included: LogId,
+    ) -> Result<(), StorageError> {
+        writer.finish()?;
+        self.store.remove_older_than(last_included)?;
+        if let Some(inbox) = self.inbox.take() {
+            inbox.snapshot_taken(Some(last_included));
+        }
+        Ok(())
+    }
+}
+
+impl<W: Waiter> Drop for SnapshotJob<W> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.snapshot_taken(None);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The driver: the one thread that owns the core.
+//!
+//! A turn: take what has gathered in the inbox, step the core over all of it, then carry out what
+//! it asks. Messages leave first, the log writer gets its batch next, so that this node's disk works
+//! while its peers' do (thesis §10.2.1).
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, bounded, select};
+use parking_lot::Mutex;
+use rpc::Code;
+
+use super::apply::{ApplyMsg, Refusal, SnapshotJob, Waiter};
+use super::calls::PeerCalls;
+use super::delivery::Delivery;
+use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
+use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
+use super::options::NodeOptions;
+use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
+use super::{FatalError, NodeHandle, NodeStatus, StartError};
+use crate::core::{
+    CallId, Config, Effect, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term, WriteId,
+};
+use crate::peer::Peer;
+use crate::storage::{Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, TornTail};
+
+/// Events, and client requests, that one turn takes at most: bounds how long a heartbeat waits.
+const MAX_TURN: usize = 1024;
+
+/// After a snapshot failed (disk full, say) the next try waits this long.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
+
+/// Owns the core. Fields are dropped in order: the receiving end of the inbox before the threads that
+/// are joined, so that none of them waits for room in it.
+pub(super) struct Driver<W: Waiter> {
+    raft: Raft,
+    options: NodeOptions,
+    started: Instant,
+    inbox: Inbox<W>,
+    received: InboxReceiver<W>,
+    status: Arc<Mutex<NodeStatus>>,
+
+    peers: BTreeMap<NodeId, Peer>,
+    calls: PeerCalls,
+    delivery: Delivery<W>,
+
+    writer: LogWriter,
+    /// The last batch handed to the log writer, and the last that it reported durable.
+    handed_over: WriteId,
+    written: WriteId,
+
+    snapshots: SnapshotStore,
+    snapshot_receiver: SnapshotReceiver,
+    snapshot_senders: BTreeMap<NodeId, SnapshotSender>,
+    own_snapshot: OwnSnapshot,
+}
+
+/// The snapshot of this node's own state.
+enum OwnSnapshot {
+    Idle,
+    /// The state machine is taking one.
+    Running,
+    /// The last one failed at that time.
+    Failed(Instant),
+}
+
+/// What [`Driver::recover`] yields.
+type Recovered<W> = (
+    Driver<W>,
+    NodeHandle<W>,
+    Receiver<ApplyMsg<W>>,
+    Option<TornTail>,
+);
+
+impl<W: Waiter> Driver<W> {
+    /// Opens the data directory and starts the helper threads.
+    pub(super) fn recover(options: NodeOptions) -> Result<Recovered<W>, StartError> {
+        let identity = Identity {
+            node: options.id,
+            cluster: options.cluster_id,
+        };
+        let persister_options = PersisterOptions {
+            segment_bytes: options.segment_bytes,
+            ..Default::default()
+        };
+        let disk = RealDisk::open(&options.data_dir)?;
+        let (persister, recovered) = Persister::open(disk, identity, persister_options)?;
+        let snapshots = persister.snapshots();
+        let raft = Raft::new(
+            core_config(&options),
+            recovered.restored,
+            fastrand::u64(..),
+            Millis::ZERO,
+        )?;
+
+        let (inbox, received) = Inbox::new(options.max_queued_requests, options.max_queued_bytes);
+        let (apply_sender, apply_chan) = bounded(options.apply_queue);
+        let writer = LogWriter::start(persister, inbox.clone()).map_err(StartError::Thread)?;
+        let snapshot_receiver = SnapshotReceiver::start(snapshots.clone(), inbox.clone())
+            .map_err(StartError::Thread)?;
+        let peers = (0u64..)
+            .map(NodeId::new)
+            .zip(&options.addresses)
+            .filter(|(id, _)| *id != options.id)
+            .map(|(id, &addr)| (id, Peer::new(&options, id, addr)))
+            .collect();
+
+        let status = Arc::new(Mutex::new(status_of(&raft)));
+        let handle = NodeHandle {
+            inbox: inbox.clone(),
+            status: Arc::clone(&status),
+        };
+        let driver = Self {
+            raft,
+            started: Instant::now(),
+            inbox,
+            received,
+            status,
+            peers,
+            calls: PeerCalls::new(),
+            delivery: Delivery::new(apply_sender, options.max_message_bytes),
+            writer,
+            handed_over: WriteId::ZERO,
+            written: WriteId::ZERO,
+            snapshots,
+            snapshot_receiver,
+            snapshot_senders: BTreeMap::new(),
+            own_snapshot: OwnSnapshot::Idle,
+            options,
+        };
+        Ok((driver, handle, apply_chan, recovered.torn_tail))
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) -> Result<(), FatalError> {
+        let node = self.options.id;
+        tracing::info!(
+            %node, term = %self.raft.term(), last_log = %self.raft.last_log(),
+            snapshot = %self.raft.snapshot(), "raft node started"
+        );
+        let outcome = self.turns();
+        if let Err(error) = &outcome {
+            tracing::error!(%node, %error, "raft node stops");
+        }
+        self.refuse_everybody();
+        outcome
+    }
+
+    fn turns(&mut self) -> Result<(), FatalError> {
+        let mut effects = Vec::new();
+        loop {
+            if self.take_inputs()?.is_break() {
+                return Ok(());
+            }
+            self.raft.flush(&mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect)?;
+            }
+            self.hand_to_writer()?;
+            self.delivery.deliver(&mut self.raft, &self.snapshots);
+            self.take_snapshot_if_due();
+            self.calls.forget_lost();
+            *self.status.lock() = status_of(&self.raft);
+        }
+    }
+
+    /// Sleeps until something happens or the core's next deadline, then takes what has gathered.
+    fn take_inputs(&mut self) -> Result<ControlFlow<()>, FatalError> {
+        let timeout = Duration::from_millis(self.raft.next_deadline().since(self.now()));
+        let (event, request) = select! {
+            recv(self.received.events) -> event => (event.ok(), None),
+            recv(self.received.clients) -> request => (None, request.ok()),
+            default(timeout) => (None, None),
+        };
+        self.raft.tick(self.now());
+
+        let events = self.received.events.clone();
+        for event in event.into_iter().chain(events.try_iter().take(MAX_TURN)) {
+            if self.on_event(event)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let requests = self.received.clients.clone();
+        for request in request
+            .into_iter()
+            .chain(requests.try_iter().take(MAX_TURN))
+        {
+            self.on_request(request);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn now(&self) -> Millis {
+        Millis::new(millis(self.started.elapsed()))
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<ControlFlow<()>, FatalError> {
+        match event {
+            Event::PeerCall(PeerCall {
+                from,
+                message,
+                reply,
+            }) => {
+                let call = self.calls.add(reply);
+                self.raft.step(from, call, message);
+            }
+            Event::PeerReply { from, message } => self.raft.step(from, CallId::ZERO, message),
+            Event::PeerUnreachable(peer) => self.raft.unreachable(peer),
+            Event::Persisted(write) => {
+                self.written = write;
+                self.raft.persisted(write);
+            }
+            Event::WriteFailed(error) => return Err(FatalError::Storage(error)),
+            Event::Applied(index) => self.raft.applied(index),
+            Event::SnapshotTaken(Some(last_included)) => {
+                self.own_snapshot = OwnSnapshot::Idle;
+                self.raft.snapshot_taken(last_included);
+            }
+            Event::SnapshotTaken(None) => self.own_snapshot = OwnSnapshot::Failed(Instant::now()),
+            Event::ChunkStored {
+                call,
+                last_included,
+                next_offset,
+                complete,
+            } => {
+                self.raft
+                    .chunk_stored(call, last_included, next_offset, complete);
+            }
+            Event::SnapshotSent {
+                to,
+                last_included,
+                installed,
+            } => {
+                self.raft.snapshot_sent(to, last_included, installed);
+            }
+            Event::ShutDown => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn on_request(&mut self, request: ClientRequest<W>) {
+        match request {
+            ClientRequest::Propose { command, waiter } => {
+                self.received.queued.release(command.len());
+                self.propose(command, waiter);
+            }
+            ClientRequest::Read { waiter } => {
+                let read = self.delivery.next_read();
+                match self.raft.read(read) {
+                    Ok(()) => self.delivery.await_read(read, waiter),
+                    Err(error) => waiter.refuse(refusal(&error)),
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self, command: Bytes, waiter: W) {
+        let is_full = self.raft.log_bytes() > self.options.max_log_bytes;
+        if is_full && self.raft.role() == Role::Leader {
+            return waiter.refuse(Refusal::Overloaded);
+        }
+        match self.raft.propose(command) {
+            Ok(id) => self.delivery.await_entry(id, waiter),
+            Err(error) => waiter.refuse(refusal(&error)),
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), FatalError> {
+        match effect {
+            Effect::Send { to, message } => self.send(to, message),
+            Effect::Reply { call, message } => self.calls.answer(call, message),
+            Effect::SendSnapshot {
+                to,
+                last_included,
+                term,
+            } => {
+                self.send_snapshot(to, last_included, term);
+            }
+            Effect::ReceiveSnapshot {
+                call,
+                last_included,
+                offset,
+                data,
+                done,
+            } => {
+                let chunk = Chunk {
+                    call,
+                    last_included,
+                    offset,
+                    data,
+                    done,
+                };
+                if !self.snapshot_receiver.store(chunk) {
+                    self.calls
+                        .fail(call, Code::ResourceExhausted, "earlier chunks still wait");
+                }
+            }
+            Effect::ReadReady { read, index } => self.delivery.read_ready(read, index),
+            Effect::ReadRefused { read } => {
+                self.delivery.read_refused(read, self.raft.leader());
+            }
+            Effect::RoleChanged { role, term, leader } => self.on_role_change(role, term, leader),
+            Effect::Fatal { reason } => return Err(FatalError::Safety(reason)),
+        }
+        Ok(())
+    }
+
+    fn send(&self, to: NodeId, message: Message) {
+        let Some(peer) = self.peers.get(&to) else {
+            return;
+        };
+        let timeout = match &message {
+            // An election that waits longer than its timeout is over.
+            Message::RequestVote { .. } => self.options.election_timeout.0,
+            // Covers a slow fdatasync at the follower; heartbeats tell meanwhile that it lives.
+            _ => self.options.election_timeout.1 * 2,
+        };
+        let inbox = self.inbox.clone();
+        peer.call_async(message, timeout, move |outcome| {
+            inbox.peer_reply(to, outcome);
+        });
+    }
+
+    /// One shipment at a time a follower: while an older one ends, the core is told to ask again.
+    fn send_snapshot(&mut self, to: NodeId, last_included: LogId, term: Term) {
+        let Some(peer) = self.peers.get(&to) else {
+            return;
+        };
+        if let Some(running) = self.snapshot_senders.get(&to)
+            && !running.is_finished()
+        {
+            running.cancel();
+            return self.raft.snapshot_sent(to, last_included, false);
+        }
+        tracing::info!(peer = %to, snapshot = %last_included, "sending a snapshot");
+        let shipment = Shipment {
+            peer: peer.clone(),
+            store: self.snapshots.clone(),
+            last_included,
+            term,
+            chunk_bytes: self.options.snapshot_chunk_bytes,
+            bytes_per_second: self.options.snapshot_bytes_per_second,
+            inbox: self.inbox.clone(),
+        };
+        match SnapshotSender::start(shipment) {
+            Ok(sender) => {
+                self.snapshot_senders.insert(to, sender);
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot start a thread to send a snapshot");
+                self.raft.snapshot_sent(to, last_included, false);
+            }
+        }
+    }
+
+    fn on_role_change(&mut self, role: Role, term: Term, leader: Option<NodeId>) {
+        tracing::info!(
+            node = %self.options.id, %term, ?role, leader = leader.map(tracing::field::display),
+            "role or leader changed"
+        );
+        if role != Role::Leader {
+            self.delivery.leadership_lost(leader);
+            for sender in self.snapshot_senders.values() {
+                sender.cancel();
+            }
+        }
+    }
+
+    fn hand_to_writer(&mut self) -> Result<(), FatalError> {
+        while self.handed_over.get() - self.written.get() < MAX_WRITES_IN_FLIGHT as u64
+            && let Some(batch) = self.raft.take_write()
+        {
+            self.handed_over = batch.id;
+            if !self.writer.write(batch) {
+                return Err(FatalError::Thread("log writer"));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_snapshot_if_due(&mut self) {
+        let is_free = match self.own_snapshot {
+            OwnSnapshot::Idle => true,
+            OwnSnapshot::Running => false,
+            OwnSnapshot::Failed(at) => at.elapsed() >= SNAPSHOT_RETRY,
+        };
+        if is_free
+            && self.raft.log_bytes() > self.options.snapshot_log_bytes
+            && self.delivery.delivered() > self.raft.snapshot().index
+            && self.delivery.has_room()
+        {
+            self.own_snapshot = OwnSnapshot::Running;
+            let job = SnapshotJob::new(self.snapshots.clone(), self.inbox.clone());
+            self.delivery.send(ApplyMsg::TakeSnapshot(job));
+        }
+    }
+
+    fn refuse_everybody(&mut self) {
+        self.delivery.refuse_everybody();
+        for request in self.received.clients.try_iter() {
+            let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter }) = request;
+            waiter.refuse(Refusal::ShuttingDown);
+        }
+        for sender in self.snapshot_senders.values() {
+            sender.cancel();
+        }
+    }
+}
+
+fn core_config(options: &NodeOptions) -> Config {
+    let voters = (0..options.addresses.len() as u64)
+        .map(NodeId::new)
+        .collect();
+    let (shortest, longest) = options.election_timeout;
+    Config {
+        election_timeout_ms: (millis(shortest), millis(longest)),
+        heartbeat_ms: millis(options.heartbeat),
+        max_message_bytes: options.max_message_bytes,
+        retained_log_bytes: options.retained_log_bytes,
+        ..Config::new(options.id, voters)
+    }
+}
+
+fn refusal(error: &ProposeError) -> Refusal {
+    match *error {
+        ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
+        ProposeError::Overloaded => Refusal::Overloaded,
+    }
+}
+
+fn status_of(raft: &Raft) -> NodeStatus {
+    NodeStatus {
+        id: raft.id(),
+        role: raft.role(),
+        term: raft.term(),
+        leader: raft.leader(),
+        serving: raft.is_serving(),
+        last_log: raft.last_log(),
+        commit_index: raft.commit_index(),
+        last_applied: raft.last_applied(),
+        snapshot: raft.snapshot(),
+        log_bytes: raft.log_bytes(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

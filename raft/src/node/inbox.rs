@@ -1,0 +1,233 @@
+//! The inbox: everything that reaches the driver, through two bounded channels.
+//!
+//! Clients have a channel of their own, so that a flood of proposals cannot hold up what keeps the
+//! cluster alive: peers' calls, their replies, the disk's completions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use proto::raft::{AppendEntriesReply, InstallSnapshotReply, RequestVoteReply};
+use rpc::{Code, Done, RpcError};
+
+use crate::core::{CallId, LogId, LogIndex, Message, NodeId, WriteId};
+use crate::node::apply::{Refusal, Waiter};
+use crate::storage::StorageError;
+
+/// Events that may wait. Calls of peers beyond it are refused and their replies dropped, as if the
+/// network had lost them; the node's own threads wait for room instead.
+const MAX_QUEUED_EVENTS: usize = 16_384;
+
+/// What happened, other than a client's wish.
+pub(super) enum Event {
+    PeerCall(PeerCall),
+    /// The reply to a call of ours.
+    PeerReply {
+        from: NodeId,
+        message: Message,
+    },
+    /// A call of ours failed or timed out.
+    PeerUnreachable(NodeId),
+    /// Every write up to this one is durable.
+    Persisted(WriteId),
+    /// The log writer has given up.
+    WriteFailed(StorageError),
+    Applied(LogIndex),
+    /// A snapshot job ended; `None`: without a snapshot.
+    SnapshotTaken(Option<LogId>),
+    /// A chunk of the leader's snapshot is stored. `complete`: the whole file is verified, durable.
+    ChunkStored {
+        call: CallId,
+        last_included: LogId,
+        next_offset: u64,
+        complete: bool,
+    },
+    /// Streaming a snapshot to a follower ended.
+    SnapshotSent {
+        to: NodeId,
+        last_included: LogId,
+        installed: bool,
+    },
+    ShutDown,
+}
+
+/// A peer's call, already known to be meant for this node.
+pub(crate) struct PeerCall {
+    pub(crate) from: NodeId,
+    pub(crate) message: Message,
+    pub(crate) reply: PeerReply,
+}
+
+/// How to answer a [`PeerCall`]. Dropped, it answers `INTERNAL`.
+pub(crate) enum PeerReply {
+    AppendEntries(Done<AppendEntriesReply>),
+    RequestVote(Done<RequestVoteReply>),
+    InstallSnapshot(Done<InstallSnapshotReply>),
+}
+
+impl PeerReply {
+    pub(crate) fn fail(self, error: RpcError) {
+        match self {
+            Self::AppendEntries(done) => done.fail(error),
+            Self::RequestVote(done) => done.fail(error),
+            Self::InstallSnapshot(done) => done.fail(error),
+        }
+    }
+}
+
+/// A client's wish.
+pub(super) enum ClientRequest<W> {
+    Propose { command: Bytes, waiter: W },
+    Read { waiter: W },
+}
+
+/// The sending end, shared by all threads.
+pub(super) struct Inbox<W: Waiter> {
+    events: Sender<Event>,
+    clients: Sender<ClientRequest<W>>,
+    queued: Arc<QueuedBytes>,
+}
+
+/// The driver's end.
+pub(super) struct InboxReceiver<W: Waiter> {
+    pub(super) events: Receiver<Event>,
+    pub(super) clients: Receiver<ClientRequest<W>>,
+    pub(super) queued: Arc<QueuedBytes>,
+}
+
+/// Commands that wait in the inbox, in bytes, and their bound.
+pub(super) struct QueuedBytes {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl QueuedBytes {
+    /// Whether `bytes` more fit; if so they count until [`QueuedBytes::release`].
+    fn reserve(&self, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // One command alone is always let in, however large: its own size has a bound elsewhere.
+        let fits = before == 0 || before.saturating_add(bytes) <= self.limit;
+        if !fits {
+            self.release(bytes);
+        }
+        fits
+    }
+
+    pub(super) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl<W: Waiter> Clone for Inbox<W> {
+    fn clone(&self) -> Self {
+        Self {
+            events: self.events.clone(),
+            clients: self.clients.clone(),
+            queued: Arc::clone(&self.queued),
+        }
+    }
+}
+
+impl<W: Waiter> Inbox<W> {
+    pub(super) fn new(max_requests: usize, max_bytes: usize) -> (Self, InboxReceiver<W>) {
+        let (events, events_receiver) = bounded(MAX_QUEUED_EVENTS);
+        let (clients, clients_receiver) = bounded(max_requests);
+        let queued = Arc::new(QueuedBytes {
+            bytes: AtomicUsize::new(0),
+            limit: max_bytes,
+        });
+        let receiver = InboxReceiver {
+            events: events_receiver,
+            clients: clients_receiver,
+            queued: Arc::clone(&queued),
+        };
+        (
+            Self {
+                events,
+                clients,
+                queued,
+            },
+            receiver,
+        )
+    }
+
+    pub(super) fn propose(&self, command: Bytes, waiter: W) {
+        let bytes = command.len();
+        if !self.queued.reserve(bytes) {
+            return waiter.refuse(Refusal::Overloaded);
+        }
+        if !self.request(ClientRequest::Propose { command, waiter }) {
+            self.queued.release(bytes);
+        }
+    }
+
+    pub(super) fn read(&self, waiter: W) {
+        self.request(ClientRequest::Read { waiter });
+    }
+
+    /// Whether the request went in; if not, its waiter has been refused.
+    fn request(&self, request: ClientRequest<W>) -> bool {
+        let (request, why) = match self.clients.try_send(request) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(request)) => (request, Refusal::Overloaded),
+            Err(TrySendError::Disconnected(request)) => (request, Refusal::ShuttingDown),
+        };
+        let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter }) = request;
+        waiter.refuse(why);
+        false
+    }
+
+    /// Never blocks: the caller is an event loop.
+    pub(super) fn peer_call(&self, call: PeerCall) {
+        match self.events.try_send(Event::PeerCall(call)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(event)) => refuse_call(
+                event,
+                Code::ResourceExhausted,
+                "the node's inbox is full; the call was not looked at",
+            ),
+            Err(TrySendError::Disconnected(event)) => {
+                refuse_call(event, Code::Unavailable, "the node is stopping");
+            }
+        }
+    }
+
+    /// Never blocks: the caller is an event loop. Without room it counts as lost on the way.
+    pub(super) fn peer_reply(&self, from: NodeId, outcome: Result<Message, RpcError>) {
+        let event = match outcome {
+            Ok(message) => Event::PeerReply { from, message },
+            Err(error) => {
+                tracing::debug!(peer = %from, %error, "call failed");
+                Event::PeerUnreachable(from)
+            }
+        };
+        if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
+            tracing::warn!(peer = %from, "inbox full, a peer's reply is dropped");
+        }
+    }
+
+    /// Waits for room: for the node's own threads, which the driver never waits for.
+    pub(super) fn send(&self, event: Event) {
+        // A driver that is gone needs no news.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn applied(&self, index: LogIndex) {
+        self.send(Event::Applied(index));
+    }
+
+    pub(super) fn snapshot_taken(&self, last_included: Option<LogId>) {
+        self.send(Event::SnapshotTaken(last_included));
+    }
+
+    pub(super) fn shut_down(&self) {
+        self.send(Event::ShutDown);
+    }
+}
+
+fn refuse_call(event: Event, code: Code, text: &'static str) {
+    if let Event::PeerCall(call) = event {
+        call.reply.fail(RpcError::new(code, text));
+    }
+}

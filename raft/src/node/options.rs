@@ -1,0 +1,84 @@
+//! What a node can be told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rpc::EventLoops;
+
+use crate::core::NodeId;
+
+/// How to run one node. Every bound on memory and disk stands here.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Which of `addresses` this node is.
+    pub id: NodeId,
+    /// The members: node I listens at `addresses[I]`.
+    pub addresses: Vec<SocketAddr>,
+    /// Tells clusters apart; a peer of another cluster is refused.
+    pub cluster_id: u64,
+    /// The node's own directory. Created if missing.
+    pub data_dir: PathBuf,
+    /// Carries the channels to peers; best shared with the provider.
+    pub loops: EventLoops,
+
+    /// A follower that hears nothing for a time drawn from this range stands for election.
+    pub election_timeout: (Duration, Duration),
+    /// How often a leader speaks when it has nothing to say.
+    pub heartbeat: Duration,
+
+    /// Entries in one AppendEntries, in bytes; a larger entry goes alone.
+    pub max_message_bytes: usize,
+    /// Proposals and reads that may wait for the node; more are refused.
+    pub max_queued_requests: usize,
+    /// Commands of waiting proposals, in bytes; more are refused.
+    pub max_queued_bytes: usize,
+    /// A snapshot is taken once the log in memory is larger than this, in bytes.
+    pub snapshot_log_bytes: usize,
+    /// What of the log stays behind a snapshot for followers that were away briefly, in bytes.
+    pub retained_log_bytes: usize,
+    /// Proposals are refused while the log in memory is larger than this, in bytes: the state
+    /// machine or its snapshots cannot keep up.
+    pub max_log_bytes: usize,
+    /// Size of a WAL segment, in bytes.
+    pub segment_bytes: usize,
+    /// Snapshots go to a follower in chunks of this size, in bytes.
+    pub snapshot_chunk_bytes: usize,
+    /// Snapshots go to one follower no faster than this, in bytes a second.
+    pub snapshot_bytes_per_second: u64,
+    /// Messages that may wait in applyChan. Each holds at most `max_message_bytes` of entries.
+    pub apply_queue: usize,
+}
+
+impl NodeOptions {
+    /// Node `id` of the cluster at `addresses`, with the defaults.
+    #[must_use]
+    pub fn new(
+        id: NodeId,
+        addresses: Vec<SocketAddr>,
+        cluster_id: u64,
+        data_dir: PathBuf,
+        loops: EventLoops,
+    ) -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            id,
+            addresses,
+            cluster_id,
+            data_dir,
+            loops,
+            election_timeout: (Duration::from_millis(300), Duration::from_millis(500)),
+            heartbeat: Duration::from_millis(25),
+            max_message_bytes: MIB,
+            max_queued_requests: 16_384,
+            max_queued_bytes: 64 * MIB,
+            snapshot_log_bytes: 32 * MIB,
+            retained_log_bytes: 8 * MIB,
+            max_log_bytes: 256 * MIB,
+            segment_bytes: 8 * MIB,
+            snapshot_chunk_bytes: MIB,
+            snapshot_bytes_per_second: 256 * (MIB as u64),
+            apply_queue: 32,
+        }
+    }
+}

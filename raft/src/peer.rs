@@ -1,0 +1,113 @@
+//! Calls to one peer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proto::raft::{Envelope, RaftRpcStub};
+use rpc::{Backoff, ChannelOptions, Code, RpcChannel, RpcController, RpcError};
+
+use crate::convert::{self, Request};
+use crate::core::{LogId, LogIndex, Message, NodeId, Term};
+use crate::node::NodeOptions;
+
+/// A peer that comes back is found again within this time.
+const BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(10),
+    max: Duration::from_millis(200),
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One other node, and the channel to it. Clones share the channel.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    id: NodeId,
+    envelope: Envelope,
+    stub: RaftRpcStub,
+}
+
+impl Peer {
+    /// The channel to node `id` at `addr`, as seen from the node that `options` describe.
+    pub(crate) fn new(options: &NodeOptions, id: NodeId, addr: SocketAddr) -> Self {
+        let channel_options = ChannelOptions {
+            loops: Some(options.loops.clone()),
+            connect_timeout: CONNECT_TIMEOUT,
+            backoff: BACKOFF,
+            // A peer that vanished without a word is redialled before the kernel gives it up.
+            silence_limit: options.election_timeout.1 * 2,
+            ..ChannelOptions::default()
+        };
+        Self {
+            id,
+            envelope: Envelope {
+                cluster_id: options.cluster_id,
+                from: options.id.get(),
+                to: id.get(),
+            },
+            stub: RaftRpcStub::new(RpcChannel::with_options(addr, channel_options)),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Sends a request; `done` gets its reply, on the event loop.
+    pub(crate) fn call_async(
+        &self,
+        message: Message,
+        timeout: Duration,
+        done: impl FnOnce(Result<Message, RpcError>) + Send + 'static,
+    ) {
+        let controller = RpcController::with_timeout(timeout);
+        match Request::new(message, self.envelope) {
+            Some(Request::AppendEntries(args)) => {
+                self.stub.append_entries_async(controller, &args, |reply| {
+                    done(reply.map(|reply| convert::append_entries_reply(&reply)));
+                });
+            }
+            Some(Request::RequestVote(args)) => {
+                self.stub.request_vote_async(controller, &args, |reply| {
+                    done(reply.map(|reply| convert::request_vote_reply(&reply)));
+                });
+            }
+            Some(Request::InstallSnapshot(args)) => {
+                let last_included = snapshot_of(&args);
+                self.stub
+                    .install_snapshot_async(controller, &args, move |reply| {
+                        done(
+                            reply.map(|reply| {
+                                convert::install_snapshot_reply(&reply, last_included)
+                            }),
+                        );
+                    });
+            }
+            None => done(Err(RpcError::new(
+                Code::Internal,
+                "a reply is not a request",
+            ))),
+        }
+    }
+
+    /// As [`Peer::call_async`], waiting for the reply.
+    pub(crate) fn call(&self, message: Message, timeout: Duration) -> Result<Message, RpcError> {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        self.call_async(message, timeout, move |reply| {
+            // Nobody waits only if the waiting thread died.
+            let _ = sender.send(reply);
+        });
+        receiver.recv().unwrap_or_else(|_| {
+            Err(RpcError::new(
+                Code::Internal,
+                "the channel dropped a call without ending it",
+            ))
+        })
+    }
+}
+
+fn snapshot_of(args: &proto::raft::InstallSnapshotArgs) -> LogId {
+    LogId::new(
+        Term::new(args.last_included_term),
+        LogIndex::new(args.last_included_index),
+    )
+}

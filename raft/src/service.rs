@@ -1,0 +1,135 @@
+//! `raftRpc`: peers' calls, on their way into the node's inbox.
+
+use proto::raft::{
+    AppendEntriesArgs, AppendEntriesReply, Envelope, InstallSnapshotArgs, InstallSnapshotReply,
+    RaftRpc, RequestVoteArgs, RequestVoteReply,
+};
+use rpc::{Code, Done, RpcContext, RpcError};
+
+use crate::convert;
+use crate::core::{Message, NodeId};
+use crate::node::{NodeHandle, PeerCall, PeerReply, Waiter};
+
+/// Serves a node's `raftRpc`. Register it with `RaftRpcService::new(Arc::new(..))`.
+///
+/// Its handlers put the call into the inbox and return; the reply comes once what it promises is
+/// durable.
+pub struct RaftService<W: Waiter> {
+    node: NodeHandle<W>,
+    id: NodeId,
+    members: u64,
+    cluster_id: u64,
+}
+
+impl<W: Waiter> RaftService<W> {
+    /// For node `id` of a cluster of `members` nodes.
+    #[must_use]
+    pub fn new(node: NodeHandle<W>, id: NodeId, members: usize, cluster_id: u64) -> Self {
+        Self {
+            node,
+            id,
+            members: members as u64,
+            cluster_id,
+        }
+    }
+
+    /// Who calls, if the call is meant for this node.
+    ///
+    /// Two nodes that share an address, a file from another cluster, a node at a reused port: each
+    /// would be heard as somebody it is not.
+    fn sender(
+        &self,
+        envelope: Option<&Envelope>,
+        context: &RpcContext,
+    ) -> Result<NodeId, RpcError> {
+        let refuse = |text: String| {
+            tracing::warn!(peer = %context.peer_addr(), reason = %text, "call refused");
+            Err(RpcError::new(Code::PermissionDenied, text))
+        };
+        let Some(envelope) = envelope else {
+            return refuse("the call names no sender and no receiver".to_owned());
+        };
+        if envelope.cluster_id != self.cluster_id {
+            return refuse(format!(
+                "this node is of cluster {:016x}, the call is for cluster {:016x}: check the cluster files",
+                self.cluster_id, envelope.cluster_id
+            ));
+        }
+        if envelope.to != self.id.get() {
+            return refuse(format!(
+                "this is node {}, the call is for node {}: check the addresses in the cluster files",
+                self.id, envelope.to
+            ));
+        }
+        if envelope.from >= self.members || envelope.from == self.id.get() {
+            return refuse(format!(
+                "node {} is no peer of node {}",
+                envelope.from, self.id
+            ));
+        }
+        Ok(NodeId::new(envelope.from))
+    }
+
+    fn deliver(
+        &self,
+        envelope: Option<&Envelope>,
+        context: &RpcContext,
+        reply: PeerReply,
+        message: impl FnOnce() -> Message,
+    ) {
+        match self.sender(envelope, context) {
+            Ok(from) => self.node.peer_call(PeerCall {
+                from,
+                message: message(),
+                reply,
+            }),
+            Err(error) => reply.fail(error),
+        }
+    }
+}
+
+impl<W: Waiter> RaftRpc for RaftService<W> {
+    fn append_entries(
+        &self,
+        context: RpcContext,
+        mut args: AppendEntriesArgs,
+        done: Done<AppendEntriesReply>,
+    ) {
+        let envelope = args.envelope.take();
+        self.deliver(
+            envelope.as_ref(),
+            &context,
+            PeerReply::AppendEntries(done),
+            || convert::append_entries(args),
+        );
+    }
+
+    fn request_vote(
+        &self,
+        context: RpcContext,
+        args: RequestVoteArgs,
+        done: Done<RequestVoteReply>,
+    ) {
+        self.deliver(
+            args.envelope.as_ref(),
+            &context,
+            PeerReply::RequestVote(done),
+            || convert::request_vote(&args),
+        );
+    }
+
+    fn install_snapshot(
+        &self,
+        context: RpcContext,
+        mut args: InstallSnapshotArgs,
+        done: Done<InstallSnapshotReply>,
+    ) {
+        let envelope = args.envelope.take();
+        self.deliver(
+            envelope.as_ref(),
+            &context,
+            PeerReply::InstallSnapshot(done),
+            || convert::install_snapshot(args),
+        );
+    }
+}

@@ -1,10 +1,12 @@
 //! [`RpcController`]: one call's knobs and outcome, with protobuf's face.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::client::ChannelShared;
 use crate::error::{Code, RpcError};
 
 /// Steers one call and tells how it ended.
@@ -12,16 +14,18 @@ use crate::error::{Code, RpcError};
 /// A clone is a handle on the same call: keep one, give the other to the call, and cancel it from
 /// any thread. One controller serves one call at a time; [`reset`](RpcController::reset) makes it
 /// ready for another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct RpcController {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     timeout: Option<Duration>,
     error: Option<RpcError>,
     canceled: bool,
+    /// The call under way: its channel and its id there.
+    call: Option<(Weak<ChannelShared>, u64)>,
 }
 
 impl RpcController {
@@ -70,9 +74,20 @@ impl RpcController {
             .map_or(Code::Ok, RpcError::code)
     }
 
-    /// Gives the call up: it ends with `CANCELLED` as soon as its event loop hears of it.
+    /// Gives the call up: it ends with `CANCELLED` as soon as its event loop hears of it, unless
+    /// it ends by itself before. The server is not told. A call that is begun later with this
+    /// controller fails at once, until [`reset`](RpcController::reset).
     pub fn start_cancel(&self) {
-        self.state.lock().canceled = true;
+        let call = {
+            let mut state = self.state.lock();
+            state.canceled = true;
+            state.call.take()
+        };
+        if let Some((channel, id)) = call
+            && let Some(channel) = channel.upgrade()
+        {
+            channel.cancel(id);
+        }
     }
 
     /// Whether the call was given up.
@@ -86,5 +101,46 @@ impl RpcController {
         let mut state = self.state.lock();
         state.error = None;
         state.canceled = false;
+    }
+
+    /// A call begins. Returns the timeout that was set.
+    pub(crate) fn begin(&self) -> Result<Option<Duration>, RpcError> {
+        let mut state = self.state.lock();
+        state.error = None;
+        if state.canceled {
+            let text = "the controller was cancelled before the call began";
+            return Err(RpcError::new(Code::Cancelled, text));
+        }
+        Ok(state.timeout)
+    }
+
+    /// The call is under way.
+    pub(crate) fn attach(&self, channel: &Arc<ChannelShared>, id: u64) {
+        let mut state = self.state.lock();
+        if !state.canceled {
+            state.call = Some((Arc::downgrade(channel), id));
+            return;
+        }
+        // Cancelled between its beginning and now.
+        drop(state);
+        channel.cancel(id);
+    }
+
+    /// The call has ended.
+    pub(crate) fn end(&self, error: Option<&RpcError>) {
+        let mut state = self.state.lock();
+        state.call = None;
+        state.error = error.cloned();
+    }
+}
+
+impl fmt::Debug for RpcController {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("RpcController")
+            .field("timeout", &state.timeout)
+            .field("error", &state.error)
+            .field("canceled", &state.canceled)
+            .finish_non_exhaustive()
     }
 }

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{Code, RpcError};
+use crate::server::{CallId, ReplyPath};
 
 /// The place where the answer to one call goes: exactly one answer, from any thread, at any time.
 ///
@@ -19,6 +21,7 @@ pub struct ReplySlot {
 type Callback = Box<dyn FnOnce(Result<Bytes, RpcError>) + Send>;
 
 enum Target {
+    Connection(Arc<ReplyPath>, CallId),
     Callback(Callback),
 }
 
@@ -31,9 +34,16 @@ impl ReplySlot {
         }
     }
 
+    pub(crate) fn to_connection(path: Arc<ReplyPath>, call: CallId) -> ReplySlot {
+        ReplySlot {
+            target: Some(Target::Connection(path, call)),
+        }
+    }
+
     /// Answers with a message.
     pub fn reply(mut self, message: &impl Message) {
         match self.target.take() {
+            Some(Target::Connection(path, call)) => path.reply(call, message),
             Some(Target::Callback(callback)) => callback(Ok(message.encode_to_vec().into())),
             None => {}
         }
@@ -52,6 +62,7 @@ impl ReplySlot {
 
     fn finish(&mut self, error: RpcError) {
         match self.target.take() {
+            Some(Target::Connection(path, call)) => path.fail(call, error),
             Some(Target::Callback(callback)) => callback(Err(error)),
             None => {}
         }
@@ -61,10 +72,12 @@ impl ReplySlot {
 impl Drop for ReplySlot {
     fn drop(&mut self) {
         if self.target.is_some() {
-            self.finish(
-                RpcError::new(Code::Internal, "the handler dropped the call")
-                    .with_may_have_executed(true),
-            );
+            let text = if std::thread::panicking() {
+                "the handler panicked"
+            } else {
+                "the handler dropped the call without answering it"
+            };
+            self.finish(RpcError::new(Code::Internal, text).with_may_have_executed(true));
         }
     }
 }

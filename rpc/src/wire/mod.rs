@@ -1,3 +1,17 @@
-//! The bytes on the wire, without a socket in sight.
+//! The bytes on the wire, without a socket in sight. The format itself: `docs/wire.md`.
+
+mod frame;
+mod header;
+mod input;
 mod limits;
+mod output;
+mod varint;
+
+pub(crate) use frame::{
+    FrameError, Peeked, check_body, peek_reply, peek_request, put_reply, put_request, reply_len,
+    request_len,
+};
+pub(crate) use header::ReplyHead;
+pub(crate) use input::InputBuffer;
 pub use limits::Limits;
+pub(crate) use output::OutputQueue;

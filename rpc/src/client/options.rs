@@ -1,0 +1,96 @@
+//! How a channel behaves.
+
+use std::time::Duration;
+
+use crate::reactor::EventLoops;
+use crate::wire::Limits;
+
+/// The pauses between attempts to connect: doubling from `min` to `max`, each shortened by a
+/// random part of up to a half, so that many clients of one server do not come back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The pause after the first failure.
+    pub min: Duration,
+    /// The longest pause.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff {
+            min: Duration::from_millis(50),
+            max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Backoff {
+    /// The pause after so many failures in a row. `random` is uniform in [0, 1).
+    pub(super) fn pause(&self, failures: u32, random: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(20);
+        let whole = self.min.saturating_mul(1 << doublings).min(self.max);
+        whole.mul_f64(1.0 - random / 2.0)
+    }
+}
+
+/// How a channel behaves. `ChannelOptions::default()` suits most.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// The event loops to run on. `None`: one loop that all such channels of the process share.
+    pub loops: Option<EventLoops>,
+    /// The time that a call may take whose controller does not say.
+    pub default_timeout: Duration,
+    /// The time that connecting may take.
+    pub connect_timeout: Duration,
+    /// The pauses between attempts to connect. During a pause calls fail at once.
+    pub backoff: Backoff,
+    /// What the server may make us hold, and the largest arguments that we send.
+    pub limits: Limits,
+    /// Calls that may be under way at once; further ones fail with `RESOURCE_EXHAUSTED`.
+    pub max_in_flight: usize,
+    /// Request bytes that may wait for the server to take them. A call that would exceed it fails
+    /// with `RESOURCE_EXHAUSTED`, unless nothing else waits.
+    pub max_unsent_bytes: usize,
+    /// When a call times out while the server has been silent for this long (and for twice that
+    /// call's timeout) although calls were under way, the connection is given up as dead. The
+    /// kernel alone would take minutes to notice a peer that vanished.
+    pub silence_limit: Duration,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> ChannelOptions {
+        ChannelOptions {
+            loops: None,
+            default_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            backoff: Backoff::default(),
+            limits: Limits::default(),
+            max_in_flight: 16 << 10,
+            max_unsent_bytes: 64 << 20,
+            silence_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_shortened_by_up_to_a_half() {
+        let ms = Duration::from_millis;
+        let backoff = Backoff {
+            min: ms(100),
+            max: ms(1000),
+        };
+        let whole: Vec<_> = (1..=6)
+            .map(|failures| backoff.pause(failures, 0.0))
+            .collect();
+        assert_eq!(
+            whole,
+            [ms(100), ms(200), ms(400), ms(800), ms(1000), ms(1000)]
+        );
+        assert_eq!(backoff.pause(u32::MAX, 0.0), ms(1000));
+        assert!(backoff.pause(1, 0.999) >= ms(50));
+    }
+}

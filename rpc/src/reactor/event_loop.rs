@@ -1,0 +1,336 @@
+//! One loop: its thread, its sources, its turns.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Registry, Token, Waker};
+
+use super::mailbox::{Build, LoopHandle, Post, SourceId};
+use super::timers::Timers;
+
+/// Events taken from the system at once.
+const EVENTS_MAX: usize = 1024;
+
+/// The loop's shared read buffer. Large enough for a thousand small requests in one read, small
+/// enough to stay in the second-level cache.
+const SCRATCH_BYTES: usize = 128 << 10;
+
+/// Rounds over the loop's posts to itself in one turn; what is posted later waits for the next one.
+const LOCAL_ROUNDS_MAX: usize = 4;
+
+/// The waker's token; no source can have it, since slots are fewer.
+const WAKER: Token = Token(usize::MAX);
+
+/// Whether a source stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Keep,
+    /// The loop drops it.
+    Close,
+}
+
+/// What a socket reported. All `false`: the source asked to go on, see [`Turn::again`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer sends no more.
+    pub(crate) read_closed: bool,
+    /// The socket is broken, or closed in both directions.
+    pub(crate) broken: bool,
+}
+
+/// Something that a loop drives. All methods run on the loop's thread and must not block.
+pub(crate) trait Source {
+    /// Its socket reported something (edge-triggered), or it asked to go on.
+    fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next;
+
+    /// Somebody posted [`Post::Notify`].
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next;
+
+    /// The alarm that it set is due.
+    fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next;
+
+    /// The turn ends, and [`flush_later`] was called for it.
+    fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next;
+}
+
+/// What a source may use while it is called.
+pub(crate) struct Turn<'a> {
+    /// The source itself.
+    pub(crate) id: SourceId,
+    pub(crate) registry: &'a Registry,
+    /// A buffer for one read, shared by all sources.
+    pub(crate) scratch: &'a mut [u8],
+    alarm: &'a mut Option<Instant>,
+    timers: &'a mut Timers,
+    again: &'a mut Vec<SourceId>,
+}
+
+impl Turn<'_> {
+    /// The token under which the source registers its socket.
+    pub(crate) fn token(&self) -> Token {
+        token_of(self.id)
+    }
+
+    /// Sets the source's alarm, unless an earlier one is set.
+    pub(crate) fn alarm_by(&mut self, at: Instant) {
+        if self.alarm.is_none_or(|alarm| at < alarm) {
+            *self.alarm = Some(at);
+            self.timers.push(at, self.id);
+        }
+    }
+
+    /// Asks for another `on_ready` in the next turn, after the other sources had theirs.
+    pub(crate) fn again(&mut self) {
+        self.again.push(self.id);
+    }
+}
+
+thread_local! {
+    /// Sources of this thread's loop to be flushed when the turn ends.
+    static FLUSHES: RefCell<Vec<SourceId>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Asks for an `on_flush` of a source of this thread's loop at the end of the turn. The caller
+/// sees to it that a source asks once a turn.
+pub(crate) fn flush_later(id: SourceId) {
+    FLUSHES.with_borrow_mut(|flushes| flushes.push(id));
+}
+
+fn token_of(id: SourceId) -> Token {
+    Token(id.slot as usize | (id.generation as usize) << 32)
+}
+
+fn id_of(token: Token) -> SourceId {
+    SourceId {
+        slot: token.0 as u32,
+        generation: (token.0 >> 32) as u32,
+    }
+}
+
+/// Starts a loop's thread.
+pub(super) fn start(group: u64, name: &str) -> io::Result<Arc<LoopHandle>> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    let handle = Arc::new(LoopHandle::new(group, waker));
+    let loops_own = Arc::clone(&handle);
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || EventLoop::new(poll, loops_own).run())?;
+    Ok(handle)
+}
+
+struct EventLoop {
+    poll: Poll,
+    handle: Arc<LoopHandle>,
+    slots: Vec<Slot>,
+    /// Slots without a source.
+    vacant: Vec<u32>,
+    timers: Timers,
+    scratch: Box<[u8]>,
+    again: Vec<SourceId>,
+}
+
+struct Slot {
+    generation: u32,
+    /// The only alarm that counts; entries of the timers that say otherwise are outdated.
+    alarm: Option<Instant>,
+    /// `None` while it is vacant, and while its source is being called.
+    source: Option<Box<dyn Source>>,
+}
+
+impl EventLoop {
+    fn new(poll: Poll, handle: Arc<LoopHandle>) -> EventLoop {
+        EventLoop {
+            poll,
+            handle,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            timers: Timers::default(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            again: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) {
+        let handle = Arc::clone(&self.handle);
+        let entered = handle.enter();
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut posts = Vec::new();
+        while self.turn(&mut events, &mut posts) {}
+        // The sources go while the thread still counts as the loop's: they may look at its state.
+        self.slots.clear();
+        drop(entered);
+    }
+
+    /// One round; `false` if it was the last.
+    fn turn(&mut self, events: &mut Events, posts: &mut Vec<Post>) -> bool {
+        self.wait(events);
+        for event in &*events {
+            if event.token() == WAKER {
+                continue;
+            }
+            let ready = Ready {
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed(),
+                broken: event.is_error() || event.is_write_closed(),
+            };
+            self.call(id_of(event.token()), |source, turn| {
+                source.on_ready(ready, turn)
+            });
+        }
+        for id in std::mem::take(&mut self.again) {
+            self.call(id, |source, turn| source.on_ready(Ready::default(), turn));
+        }
+        self.ring();
+
+        self.handle.collect(posts);
+        let mut go_on = self.deliver(posts);
+        for _ in 0..LOCAL_ROUNDS_MAX {
+            LoopHandle::collect_local(posts);
+            if posts.is_empty() {
+                break;
+            }
+            go_on &= self.deliver(posts);
+        }
+
+        let mut flushes = FLUSHES.take();
+        for id in flushes.drain(..) {
+            self.call(id, |source, turn| source.on_flush(turn));
+        }
+        // Gives the buffer back, unless a flush asked for flushes: those come with the next turn.
+        FLUSHES.with_borrow_mut(|asked| {
+            if asked.is_empty() {
+                *asked = flushes;
+            }
+        });
+        go_on
+    }
+
+    fn wait(&mut self, events: &mut Events) {
+        let idle = self.again.is_empty()
+            && FLUSHES.with_borrow(Vec::is_empty)
+            && self.handle.fall_asleep();
+        let timeout = if idle {
+            self.timers.until_next(Instant::now())
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Not a state that poll documents for a valid descriptor; the pause keeps it from spinning.
+            Err(error) => {
+                tracing::error!(%error, "poll failed");
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn ring(&mut self) {
+        let now = Instant::now();
+        while let Some((at, id)) = self.timers.pop_due(now) {
+            let Some(slot) = self.slots.get_mut(id.slot as usize) else {
+                continue;
+            };
+            if slot.generation == id.generation && slot.alarm == Some(at) {
+                slot.alarm = None;
+                self.call(id, |source, turn| source.on_timer(turn));
+            }
+        }
+        let slots = &self.slots;
+        self.timers.clean(slots.len() - self.vacant.len(), |id| {
+            let slot = slots.get(id.slot as usize)?;
+            if slot.generation == id.generation {
+                slot.alarm
+            } else {
+                None
+            }
+        });
+    }
+
+    fn deliver(&mut self, posts: &mut Vec<Post>) -> bool {
+        let mut go_on = true;
+        for post in posts.drain(..) {
+            match post {
+                Post::Add(build) => self.add(build),
+                Post::Notify(id) => self.call(id, |source, turn| source.on_notify(turn)),
+                Post::Stop => go_on = false,
+            }
+        }
+        go_on
+    }
+
+    fn add(&mut self, build: Build) {
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                alarm: None,
+                source: None,
+            });
+            u32::try_from(self.slots.len() - 1).expect("descriptors are fewer than 2^32")
+        });
+        let id = SourceId {
+            slot,
+            generation: self.slots[slot as usize].generation,
+        };
+        let source = self.guarded(id, build).flatten();
+        match source {
+            Some(source) => self.slots[slot as usize].source = Some(source),
+            None => self.vacate(id),
+        }
+    }
+
+    /// Calls a source, if it is still there, and drops it if it is done or has panicked.
+    fn call(&mut self, id: SourceId, f: impl FnOnce(&mut dyn Source, &mut Turn<'_>) -> Next) {
+        let Some(slot) = self.slots.get_mut(id.slot as usize) else {
+            return;
+        };
+        if slot.generation != id.generation {
+            return;
+        }
+        let Some(mut source) = slot.source.take() else {
+            return;
+        };
+        match self.guarded(id, |turn| f(&mut *source, turn)) {
+            Some(Next::Keep) => self.slots[id.slot as usize].source = Some(source),
+            Some(Next::Close) | None => {
+                self.vacate(id);
+                // What a source does when it goes is its own affair as well.
+                if catch_unwind(AssertUnwindSafe(move || drop(source))).is_err() {
+                    tracing::error!("a connection panicked while it was closed");
+                }
+            }
+        }
+    }
+
+    /// Runs `f` with a turn for `id`. A panic is our bug; it costs this source and no other.
+    fn guarded<T>(&mut self, id: SourceId, f: impl FnOnce(&mut Turn<'_>) -> T) -> Option<T> {
+        let mut turn = Turn {
+            id,
+            registry: self.poll.registry(),
+            scratch: &mut self.scratch,
+            alarm: &mut self.slots[id.slot as usize].alarm,
+            timers: &mut self.timers,
+            again: &mut self.again,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| f(&mut turn)));
+        if result.is_err() {
+            tracing::error!("a connection's code panicked; the connection is closed");
+        }
+        result.ok()
+    }
+
+    fn vacate(&mut self, id: SourceId) {
+        let slot = &mut self.slots[id.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.alarm = None;
+        self.vacant.push(id.slot);
+    }
+}

@@ -1,0 +1,148 @@
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Reports what happens to it.
+struct Probe {
+    events: Sender<&'static str>,
+    alarm: Option<Duration>,
+}
+
+impl Source for Probe {
+    fn on_ready(&mut self, _ready: Ready, _turn: &mut Turn<'_>) -> Next {
+        self.events.send("ready").unwrap();
+        Next::Keep
+    }
+
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.events.send("notify").unwrap();
+        if let Some(alarm) = self.alarm.take() {
+            turn.alarm_by(Instant::now() + alarm);
+        } else {
+            turn.again();
+            flush_later(turn.id);
+        }
+        Next::Keep
+    }
+
+    fn on_timer(&mut self, _turn: &mut Turn<'_>) -> Next {
+        self.events.send("timer").unwrap();
+        panic!("a source that panics (expected in this test)");
+    }
+
+    fn on_flush(&mut self, _turn: &mut Turn<'_>) -> Next {
+        self.events.send("flush").unwrap();
+        Next::Close
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.events.send("dropped");
+    }
+}
+
+fn add_probe(loops: &EventLoops, alarm: Option<Duration>) -> (SourceId, Receiver<&'static str>) {
+    let (events, received) = mpsc::channel();
+    let (id_to, id_from) = mpsc::channel();
+    let build = Box::new(move |turn: &mut Turn<'_>| {
+        id_to.send(turn.id).unwrap();
+        Some(Box::new(Probe { events, alarm }) as Box<dyn Source>)
+    });
+    assert!(loops.pick().post(Post::Add(build)).is_ok());
+    (id_from.recv_timeout(LONG).unwrap(), received)
+}
+
+fn notify(loops: &EventLoops, id: SourceId) {
+    assert!(loops.pick().post(Post::Notify(id)).is_ok());
+}
+
+#[test]
+fn a_source_is_called_flushed_and_dropped() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (id, events) = add_probe(&loops, None);
+    notify(&loops, id);
+    for expected in ["notify", "flush", "dropped"] {
+        assert_eq!(events.recv_timeout(LONG), Ok(expected));
+    }
+    assert!(
+        events.recv_timeout(LONG).is_err(),
+        "a dropped source is not called again"
+    );
+}
+
+#[test]
+fn a_late_message_does_not_reach_a_slots_next_tenant() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (old, events) = add_probe(&loops, None);
+    notify(&loops, old);
+    while events.recv_timeout(LONG) != Ok("dropped") {}
+    let (new, events) = add_probe(&loops, None);
+    assert_eq!(old.slot, new.slot);
+    assert_ne!(old, new);
+    notify(&loops, old);
+    drop(loops);
+    assert_eq!(events.recv_timeout(LONG), Ok("dropped"));
+}
+
+#[test]
+fn a_panicking_source_costs_itself_only() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (panicking, its_events) = add_probe(&loops, Some(Duration::from_millis(1)));
+    let (other, events) = add_probe(&loops, None);
+    notify(&loops, panicking);
+    for expected in ["notify", "timer", "dropped"] {
+        assert_eq!(its_events.recv_timeout(LONG), Ok(expected));
+    }
+    notify(&loops, other);
+    assert_eq!(events.recv_timeout(LONG), Ok("notify"));
+}
+
+/// Each post is delivered, whatever the interleaving with the loop's falling asleep.
+#[test]
+fn posts_of_many_threads_are_neither_lost_nor_wait_for_a_wake() {
+    const THREADS: usize = 8;
+    const POSTS: usize = 2_000;
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (done, received) = mpsc::channel();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (loops, done) = (loops.clone(), done.clone());
+            std::thread::spawn(move || {
+                for i in 0..POSTS {
+                    let done = done.clone();
+                    let build = move |_: &mut Turn<'_>| {
+                        done.send(()).unwrap();
+                        None
+                    };
+                    assert!(loops.pick().post(Post::Add(Box::new(build))).is_ok());
+                    if i % 64 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..THREADS * POSTS {
+        received.recv_timeout(LONG).expect("no post is lost");
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_loop_that_has_ended_gives_posts_back() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let handle = Arc::clone(loops.pick());
+    let (_, events) = add_probe(&loops, None);
+    drop(loops);
+    assert_eq!(events.recv_timeout(LONG), Ok("dropped"));
+    // The source is dropped just before the mailbox closes.
+    while handle.post(Post::Stop).is_ok() {
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,83 @@
+//! The order of replies to a legacy caller.
+//!
+//! Such a caller has nothing but the order of its requests to tell replies apart, and takes what
+//! one read brings for one reply. So replies wait for those before them, and each leaves in a
+//! write of its own.
+
+use std::collections::VecDeque;
+
+use super::outbox::LegacyReply;
+use crate::error::RpcError;
+use crate::wire::OutputQueue;
+
+/// The unanswered requests of a legacy connection. Bounded by the calls in flight.
+#[derive(Debug, Default)]
+pub(super) struct LegacyOrder {
+    /// Replies from `first_turn` on; `None`: not given yet.
+    waiting: VecDeque<Option<LegacyReply>>,
+    first_turn: u64,
+    failure: Option<RpcError>,
+}
+
+impl LegacyOrder {
+    /// Gives a request its turn.
+    pub(super) fn begin(&mut self) -> u64 {
+        self.waiting.push_back(None);
+        self.first_turn + self.waiting.len() as u64 - 1
+    }
+
+    /// Takes the reply for a turn.
+    pub(super) fn finish(&mut self, turn: u64, reply: LegacyReply) {
+        let index = usize::try_from(turn - self.first_turn).expect("a turn is answered once");
+        self.waiting[index] = Some(reply);
+    }
+
+    /// Moves the replies whose turn has come to `output`, up to the first failure.
+    pub(super) fn release(&mut self, output: &mut OutputQueue) {
+        while self.failure.is_none() {
+            let Some(Some(_)) = self.waiting.front() else {
+                return;
+            };
+            self.first_turn += 1;
+            match self
+                .waiting
+                .pop_front()
+                .flatten()
+                .expect("it was just seen")
+            {
+                Ok(body) => output.push_segment(body),
+                Err(error) => self.failure = Some(error),
+            }
+        }
+    }
+
+    /// The failure whose turn has come. A bare reply cannot express it, so the connection ends.
+    pub(super) fn failure(&self) -> Option<&RpcError> {
+        self.failure.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn replies_leave_in_the_order_of_their_requests_up_to_a_failure() {
+        let mut order = LegacyOrder::default();
+        let mut output = OutputQueue::default();
+        let turns: Vec<u64> = (0..4).map(|_| order.begin()).collect();
+        order.finish(turns[1], Ok(b"b".to_vec()));
+        order.release(&mut output);
+        assert!(output.is_empty(), "the first one is missing");
+        order.finish(turns[0], Ok(b"a".to_vec()));
+        order.finish(turns[3], Ok(b"d".to_vec()));
+        order.release(&mut output);
+        order.finish(turns[2], Err(RpcError::new(Code::Internal, "broken")));
+        order.release(&mut output);
+        let mut sent = Vec::new();
+        output.write_to(&mut sent).unwrap();
+        assert_eq!(sent, b"ab", "nothing leaves after a failure");
+        assert_eq!(order.failure().unwrap().text(), "broken");
+    }
+}

@@ -1,0 +1,171 @@
+//! Frames: what stands between two calls on one connection.
+//!
+//! ```text
+//! request  varint32 header_size | RpcHeader      (header_size bytes) | args (args_size bytes)
+//! reply    varint32 header_size | RpcReplyHeader (header_size bytes) | body (body_size bytes)
+//! ```
+//!
+//! Reading looks at bytes that have arrived and consumes none; the sizes that a peer announces are
+//! held against [`Limits`] before anything is reserved for them.
+
+use prost::Message;
+
+use super::header::{
+    ReplyHead, RequestHead, put_reply_head, put_request_head, reply_head_len, request_head_len,
+};
+use super::limits::Limits;
+use super::varint::{Varint32, peek_varint32, put_varint, varint_len};
+use crate::service::MethodDescriptor;
+
+/// Why a frame was refused. Each of these closes its own connection and touches no other.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum FrameError {
+    #[error("the header's size is no varint of 32 bits")]
+    HeaderSize,
+    #[error("header of {size} bytes is over the limit of {limit} (Limits::max_header_bytes)")]
+    HeaderTooLarge { size: u32, limit: u32 },
+    #[error("malformed header: {0}")]
+    Header(prost::DecodeError),
+    #[error("body of {size} bytes is over the limit of {limit} (Limits::max_body_bytes)")]
+    BodyTooLarge { size: u32, limit: u32 },
+}
+
+/// A frame's header, and where its body lies.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame<H> {
+    pub(crate) head: H,
+    /// Offset of the body; the frame's bytes before it are the size and the header.
+    pub(crate) body_start: usize,
+    pub(crate) body_size: usize,
+}
+
+/// What the front of a buffer holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Peeked<H> {
+    /// More bytes are needed; the whole frame takes `frame_bytes` (0 while that is unknown).
+    Incomplete { frame_bytes: usize },
+    /// A whole frame.
+    Complete(Frame<H>),
+}
+
+/// Looks at the request at the front of `input`.
+pub(crate) fn peek_request<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+) -> Result<Peeked<RequestHead<'a>>, FrameError> {
+    let Some((header, body_start)) = peek_header(input, limits)? else {
+        return Ok(Peeked::Incomplete { frame_bytes: 0 });
+    };
+    let head = RequestHead::decode(header).map_err(FrameError::Header)?;
+    let body_size = check_body(head.args_size, limits)?;
+    Ok(whole_or_incomplete(input, head, body_start, body_size))
+}
+
+/// Looks at the reply at the front of `input`.
+///
+/// Whether its body is within the limit is for the caller to check: it can give up that one call.
+/// The body need not have arrived for `Complete`.
+pub(crate) fn peek_reply<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+) -> Result<Option<Frame<ReplyHead<'a>>>, FrameError> {
+    let Some((header, body_start)) = peek_header(input, limits)? else {
+        return Ok(None);
+    };
+    let head = ReplyHead::decode(header).map_err(FrameError::Header)?;
+    let body_size = head.body_size as usize;
+    Ok(Some(Frame {
+        head,
+        body_start,
+        body_size,
+    }))
+}
+
+fn peek_header<'a>(
+    input: &'a [u8],
+    limits: &Limits,
+) -> Result<Option<(&'a [u8], usize)>, FrameError> {
+    let (size, start) = match peek_varint32(input) {
+        Varint32::Incomplete => return Ok(None),
+        Varint32::Malformed => return Err(FrameError::HeaderSize),
+        Varint32::Value(size, start) => (size, start),
+    };
+    if size > limits.max_header_bytes {
+        return Err(FrameError::HeaderTooLarge {
+            size,
+            limit: limits.max_header_bytes,
+        });
+    }
+    let end = start + size as usize;
+    Ok(input.get(start..end).map(|header| (header, end)))
+}
+
+/// Holds a body's announced size against the limit.
+pub(crate) fn check_body(size: u32, limits: &Limits) -> Result<usize, FrameError> {
+    if size > limits.max_body_bytes {
+        return Err(FrameError::BodyTooLarge {
+            size,
+            limit: limits.max_body_bytes,
+        });
+    }
+    Ok(size as usize)
+}
+
+fn whole_or_incomplete<H>(input: &[u8], head: H, body_start: usize, body_size: usize) -> Peeked<H> {
+    if input.len() - body_start < body_size {
+        return Peeked::Incomplete {
+            frame_bytes: body_start + body_size,
+        };
+    }
+    Peeked::Complete(Frame {
+        head,
+        body_start,
+        body_size,
+    })
+}
+
+/// Bytes of the whole frame that [`put_request`] appends.
+pub(crate) fn request_len(
+    method: &MethodDescriptor,
+    args_size: u32,
+    request_id: u64,
+    timeout_ms: u32,
+) -> usize {
+    let head = request_head_len(method, args_size, request_id, timeout_ms);
+    varint_len(head as u64) + head + args_size as usize
+}
+
+/// Appends a request. `args_size` is `args.encoded_len()`.
+pub(crate) fn put_request(
+    out: &mut Vec<u8>,
+    method: &MethodDescriptor,
+    args_size: u32,
+    request_id: u64,
+    timeout_ms: u32,
+    args: &impl Message,
+) {
+    let head = request_head_len(method, args_size, request_id, timeout_ms);
+    put_varint(out, head as u64);
+    put_request_head(out, method, args_size, request_id, timeout_ms);
+    args.encode(out).expect("a Vec grows as needed");
+}
+
+/// Bytes of the whole frame that [`put_reply`] appends.
+pub(crate) fn reply_len(head: &ReplyHead<'_>) -> usize {
+    let head_len = reply_head_len(head);
+    varint_len(head_len as u64) + head_len + head.body_size as usize
+}
+
+/// Appends a reply. `head.body_size` is `body.encoded_len()`, or 0 without a body.
+pub(crate) fn put_reply(out: &mut Vec<u8>, head: &ReplyHead<'_>, body: Option<&impl Message>) {
+    put_varint(out, reply_head_len(head) as u64);
+    put_reply_head(out, head);
+    if let Some(body) = body {
+        body.encode(out).expect("a Vec grows as needed");
+    }
+}
+
+#[cfg(test)]
+#[path = "frame_test.rs"]
+mod tests;

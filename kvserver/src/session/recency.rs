@@ -1,7 +1,7 @@
 //! A table whose entries expire when idle and make room, the least recently used first.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::hash::Hash;
 
 use crate::command::LogTime;
@@ -28,30 +28,33 @@ pub(crate) struct Limits {
 ///
 /// Each use costs O(log n) and expiry O(log n) for each entry that leaves: no scan. An entry is used at
 /// most once an index, so the index of its last use is its place in the order; and as log time never
-/// falls, the same order is that of idleness.
+/// falls, the same order is that of idleness. The entries lie in that order, for a snapshot to go
+/// through them as they lie.
 #[derive(Clone, Debug)]
 pub(crate) struct Recency<K, V> {
-    entries: HashMap<K, Used<V>>,
-    /// By the index of the last use. Holds exactly the keys of `entries`.
-    by_last_use: BTreeMap<u64, K>,
+    by_last_use: BTreeMap<u64, Used<K, V>>,
+    /// Where in `by_last_use` each key's entry is.
+    places: HashMap<K, u64>,
 }
 
 #[derive(Clone, Debug)]
-struct Used<V> {
-    last: Moment,
+struct Used<K, V> {
+    key: K,
+    /// The log time of the last use.
+    time: LogTime,
     value: V,
 }
 
 impl<K: Clone + Eq + Hash, V> Recency<K, V> {
     pub(crate) fn new() -> Recency<K, V> {
         Recency {
-            entries: HashMap::new(),
             by_last_use: BTreeMap::new(),
+            places: HashMap::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.by_last_use.len()
     }
 
     /// Looks an entry up without using it.
@@ -60,7 +63,8 @@ impl<K: Clone + Eq + Hash, V> Recency<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.entries.get(key).map(|used| &used.value)
+        let place = self.places.get(key)?;
+        Some(&self.by_last_use[place].value)
     }
 
     /// Uses an entry, if there is one.
@@ -69,27 +73,29 @@ impl<K: Clone + Eq + Hash, V> Recency<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let used = self.entries.get_mut(key)?;
-        let key = self
+        let place = self.places.get_mut(key)?;
+        let used = self
             .by_last_use
-            .remove(&used.last.index)
-            .expect("each entry has its place in the order");
-        used.last = now;
-        let displaced = self.by_last_use.insert(now.index, key);
-        assert!(displaced.is_none(), "two uses at index {}", now.index);
-        Some(&mut used.value)
+            .remove(place)
+            .expect("each key has its entry");
+        *place = now.index;
+        let used = Used {
+            time: now.time,
+            ..used
+        };
+        Some(self.put_last(now.index, used))
     }
 
     /// Adds an entry under a key that has none, as just used.
-    pub(crate) fn insert(&mut self, key: K, value: V, now: Moment) -> &mut V {
-        let displaced = self.by_last_use.insert(now.index, key.clone());
-        assert!(displaced.is_none(), "two uses at index {}", now.index);
-        let slot = self.entries.entry(key);
-        assert!(
-            matches!(slot, std::collections::hash_map::Entry::Vacant(_)),
-            "the key has an entry already"
-        );
-        &mut slot.or_insert(Used { last: now, value }).value
+    pub(crate) fn insert(&mut self, key: K, value: V, now: Moment) {
+        let displaced = self.places.insert(key.clone(), now.index);
+        assert!(displaced.is_none(), "the key has an entry already");
+        let used = Used {
+            key,
+            time: now.time,
+            value,
+        };
+        self.put_last(now.index, used);
     }
 
     /// Adds an entry from a snapshot taken at `now`. `None` if it does not follow the one restored before
@@ -97,14 +103,12 @@ impl<K: Clone + Eq + Hash, V> Recency<K, V> {
     pub(crate) fn restore(&mut self, key: K, value: V, last: Moment, now: Moment) -> Option<()> {
         let in_order = match self.by_last_use.last_key_value() {
             None => true,
-            Some((&index, previous)) => {
-                index < last.index && self.entries[previous].last.time <= last.time
-            }
+            Some((&index, previous)) => index < last.index && previous.time <= last.time,
         };
         if !in_order
             || last.index > now.index
             || last.time > now.time
-            || self.entries.contains_key(&key)
+            || self.places.contains_key(&key)
         {
             return None;
         }
@@ -114,9 +118,8 @@ impl<K: Clone + Eq + Hash, V> Recency<K, V> {
 
     /// Removes what has been idle for too long at `now`.
     pub(crate) fn expire(&mut self, now: LogTime, limits: Limits) {
-        while let Some((_, key)) = self.by_last_use.first_key_value() {
-            let idle = now.since(self.entries[key].last.time);
-            if idle.as_millis() <= u128::from(limits.ttl_ms) {
+        while let Some((_, oldest)) = self.by_last_use.first_key_value() {
+            if now.since(oldest.time).as_millis() <= u128::from(limits.ttl_ms) {
                 break;
             }
             self.remove_oldest();
@@ -125,25 +128,35 @@ impl<K: Clone + Eq + Hash, V> Recency<K, V> {
 
     /// Removes the least recently used until no more than the limit are left.
     pub(crate) fn evict(&mut self, limits: Limits) {
-        while self.entries.len() > limits.max_entries {
+        while self.len() > limits.max_entries {
             self.remove_oldest();
         }
     }
 
-    fn remove_oldest(&mut self) {
-        let (_, key) = self
-            .by_last_use
-            .pop_first()
-            .expect("the table is not empty");
-        self.entries.remove(&key);
-    }
-
     /// All entries, the least recently used first: an order that is the same on every node.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, Moment, &V)> {
-        self.by_last_use.values().map(|key| {
-            let used = &self.entries[key];
-            (key, used.last, &used.value)
+        self.by_last_use.iter().map(|(&index, used)| {
+            let last = Moment {
+                index,
+                time: used.time,
+            };
+            (&used.key, last, &used.value)
         })
+    }
+
+    fn put_last(&mut self, index: u64, used: Used<K, V>) -> &mut V {
+        let place = self.by_last_use.entry(index);
+        assert!(
+            matches!(place, btree_map::Entry::Vacant(_)),
+            "two uses at index {index}"
+        );
+        &mut place.or_insert(used).value
+    }
+
+    fn remove_oldest(&mut self) {
+        let oldest = self.by_last_use.pop_first();
+        let (_, used) = oldest.expect("the table is not empty");
+        self.places.remove(&used.key);
     }
 }
 

@@ -178,3 +178,7 @@ impl<W: Waiter> Delivery<W> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "delivery_test.rs"]
+mod tests;

@@ -231,3 +231,49 @@ fn refuse_call(event: Event, code: Code, text: &'static str) {
         call.reply.fail(RpcError::new(code, text));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Client(mpsc::Sender<Refusal>);
+
+    impl Waiter for Client {
+        fn refuse(self, why: Refusal) {
+            self.0.send(why).unwrap();
+        }
+    }
+
+    /// At the bound of requests, of bytes, and after the end, a request is refused at once.
+    #[test]
+    fn what_does_not_fit_is_refused_at_once() {
+        let (inbox, receiver) = Inbox::new(2, 100);
+        let (sender, refused) = mpsc::channel();
+        let propose = |bytes: usize| {
+            inbox.propose(Bytes::from(vec![0; bytes]), Client(sender.clone()));
+            refused.try_recv().ok()
+        };
+        assert_eq!(propose(60), None);
+        assert_eq!(propose(60), Some(Refusal::Overloaded), "over the bytes");
+        assert_eq!(propose(40), None);
+        assert_eq!(propose(0), Some(Refusal::Overloaded), "over the requests");
+
+        receiver.clients.try_recv().unwrap();
+        receiver.queued.release(60);
+        assert_eq!(propose(60), None, "there is room again");
+        drop(receiver);
+        assert_eq!(propose(0), Some(Refusal::ShuttingDown));
+    }
+
+    #[test]
+    fn a_command_larger_than_the_bound_goes_alone() {
+        let (inbox, _receiver) = Inbox::new(2, 100);
+        let (sender, refused) = mpsc::channel();
+        inbox.propose(Bytes::from(vec![0; 500]), Client(sender.clone()));
+        assert!(refused.try_recv().is_err());
+        inbox.propose(Bytes::from(vec![0; 1]), Client(sender));
+        assert_eq!(refused.try_recv(), Ok(Refusal::Overloaded));
+    }
+}

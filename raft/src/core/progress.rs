@@ -40,6 +40,8 @@ pub(super) struct Progress {
     inflight_bytes: usize,
     /// After this an unanswered message counts as lost, if the follower is heard at all.
     resend_at: Millis,
+    /// Before this no other transfer of a snapshot is started.
+    snapshot_retry_at: Millis,
     /// When a reply of this term last came (`CheckQuorum`, thesis §6.2).
     pub(super) last_heard: Millis,
     /// The latest round of reads that this follower has confirmed (thesis §6.4).
@@ -75,6 +77,7 @@ impl Progress {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             resend_at: now,
+            snapshot_retry_at: now,
             last_heard: now,
             acked_round: 0,
         }
@@ -185,11 +188,16 @@ impl Progress {
         self.state = ProgressState::Snapshot { last_included };
     }
 
-    /// The transfer failed: probe again, but not before `resend_at`, so that a transfer that cannot
-    /// succeed is not started in a loop.
-    pub(super) fn snapshot_failed(&mut self, resend_at: Millis) {
+    /// Whether a snapshot may be sent: a transfer that cannot succeed is not tried in a loop.
+    pub(super) fn may_send_snapshot(&self, now: Millis) -> bool {
+        now >= self.snapshot_retry_at
+    }
+
+    /// The transfer failed: probe again when the follower is heard.
+    pub(super) fn snapshot_failed(&mut self, now: Millis, retry_at: Millis) {
         self.state = ProgressState::Probe { waiting: true };
-        self.resend_at = resend_at;
+        self.resend_at = now;
+        self.snapshot_retry_at = retry_at;
     }
 
     /// The transfer ended well. If that changed nothing else, probing finds out what is needed.

@@ -88,13 +88,16 @@ impl Raft {
         } else if let Some(progress) = self.progress.get_mut(&to)
             && progress.state == (ProgressState::Snapshot { last_included })
         {
-            progress.snapshot_failed(self.now.plus(self.config.election_timeout_ms.1));
+            progress.snapshot_failed(self.now, self.now.plus(self.config.election_timeout_ms.1));
         }
     }
 
     /// As leader: this follower needs what is compacted away.
     pub(super) fn start_snapshot(&mut self, to: NodeId) {
-        let (last_included, term) = (self.snapshot, self.current_term);
+        let (now, last_included, term) = (self.now, self.snapshot, self.current_term);
+        if !self.progress_of(to).may_send_snapshot(now) {
+            return;
+        }
         tracing::info!(node = %self.config.id, %to, %last_included, "sends a snapshot");
         self.progress_of(to).send_snapshot(last_included);
         self.effects.push(Effect::SendSnapshot {

@@ -178,7 +178,7 @@ fn lock_data(data_dir: &Path) -> Result<File, Failure> {
     }
     let sign = |lock: &mut File| {
         lock.set_len(0)?;
-        writeln!(lock, "pid {}", std::process::id())
+        writeln!(lock, "process {}", std::process::id())
     };
     sign(&mut lock).map_err(|error| no_access(data_dir, &error))?;
     Ok(lock)
@@ -325,6 +325,7 @@ fn no_access(path: &Path, error: &io::Error) -> Failure {
     ))
 }
 
-fn counted(count: usize, thing: &str) -> String {
+/// A number and its noun.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

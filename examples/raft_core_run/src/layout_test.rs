@@ -31,7 +31,7 @@ fn give_node_data(wanted: &Wanted, content: &str) {
 /// A lock as a process that runs would hold it.
 fn held(path: &Path) -> File {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "pid 4711\n").unwrap();
+    fs::write(path, "process 4711\n").unwrap();
     let lock = File::open(path).unwrap();
     lock.try_lock().unwrap();
     lock
@@ -147,7 +147,7 @@ fn a_second_launcher_is_told_who_holds_the_data() {
     let process_id = std::process::id();
     assert!(
         text.contains(&format!(
-            "in use by another raft_core_run (pid {process_id}): stop that one"
+            "in use by another raft_core_run (process {process_id}): stop that one"
         )),
         "{text}"
     );
@@ -162,7 +162,7 @@ fn a_node_that_runs_alone_is_seen() {
     let lock = held(&node_dir(&data_dir, 1).join(NODE_LOCK));
     let text = running_node(&data_dir).unwrap();
     assert!(
-        text.ends_with("node1 is in use by a running node (pid 4711): stop it first"),
+        text.ends_with("node1 is in use by a running node (process 4711): stop it first"),
         "{text}"
     );
     drop(lock);

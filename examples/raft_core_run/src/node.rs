@@ -4,10 +4,11 @@
 //! input ends, which the launcher's death brings about as surely as its will; a SIGINT that the
 //! terminal sends to the whole group is then the launcher's business.
 
+use std::error::Error;
 use std::io::{self, Read as _, Write as _};
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, select};
 use kvserver::{KvServer, KvServerOptions};
@@ -20,6 +21,7 @@ use tracing::info;
 
 use crate::cli::{Cli, node_dir};
 use crate::failure::Failure;
+use crate::supervisor::SAME_REQUEST;
 
 /// How long a node may take to stop in order; then it ends as it would in a crash, which loses nothing
 /// that was acknowledged.
@@ -47,18 +49,18 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
         recv(ended) -> asked => asked.ok(),
         recv(server.stopped()) -> _ => None,
     };
-    let Some(by) = asked else {
-        let reason = server.shutdown().err().map_or_else(
-            || "the node stopped by itself".to_owned(),
-            |error| error.to_string(),
-        );
-        return Err(Failure::failed(reason));
-    };
-    info!(by, "stopping");
+    if let Some(by) = asked {
+        info!(by, "stopping");
+    }
+    // Also where it ended by itself: the disk that failed may hang what is left of it.
     end_without_delay_after(STOP_LIMIT);
-    server
-        .shutdown()
-        .map_err(|error| Failure::failed(error.to_string()))
+    match server.shutdown() {
+        Ok(()) if asked.is_some() => Ok(()),
+        Ok(()) => Err(Failure::failed(
+            "the node stopped by itself: start it again",
+        )),
+        Err(error) => Err(Failure::failed(one_line(&error))),
+    }
 }
 
 /// Recovers the node and lets it serve. One event loop carries its clients and its peers.
@@ -69,7 +71,21 @@ fn start(node: usize, cluster: ClusterFile, cli: &Cli) -> Result<KvServer, Failu
     let options = NodeOptions::new(id, cluster.nodes, cluster.cluster_id, dir, loops);
     KvServerOptions::new(cli.knobs.apply_to(options))
         .and_then(KvServer::start)
-        .map_err(|error| Failure::failed(error.to_string()))
+        .map_err(|error| Failure::failed(one_line(&error)))
+}
+
+/// An error and its causes in one line. Some texts quote their cause already.
+fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
 }
 
 /// Asks for the end on SIGTERM, and on SIGINT unless that is the launcher's business. A second time ends
@@ -79,20 +95,21 @@ fn watch_signals(supervised: bool, ends: Sender<&'static str>) -> io::Result<()>
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            let mut asked = false;
-            for signal in signals
-                .forever()
-                .filter(|&signal| signal == SIGTERM || !supervised)
-            {
-                if asked {
+            let mut asked_at: Option<Instant> = None;
+            for signal in signals.forever() {
+                if signal == SIGINT && supervised {
+                    continue;
+                }
+                if asked_at.is_some_and(|asked_at| asked_at.elapsed() >= SAME_REQUEST) {
                     process::exit(1);
                 }
-                asked = true;
-                let _ = ends.send(if signal == SIGTERM {
+                asked_at = asked_at.or_else(|| Some(Instant::now()));
+                let by = if signal == SIGTERM {
                     "SIGTERM"
                 } else {
                     "SIGINT"
-                });
+                };
+                let _ = ends.try_send(by); // full: it has been asked already
             }
         })?;
     Ok(())
@@ -135,4 +152,32 @@ fn end_without_delay_after(limit: Duration) {
 
 fn no_thread(error: &io::Error) -> Failure {
     Failure::failed(format!("cannot start this node's threads: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    fn told(text: &'static str, source: Option<Told>) -> Told {
+        Told {
+            text,
+            source: source.map(Box::new),
+        }
+    }
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let deep = told("no\nspace", None);
+        let error = told("cannot start", Some(told("the disk fails", Some(deep))));
+        assert_eq!(one_line(&error), "cannot start: the disk fails: no space");
+        let quoting = told("cannot start: disk", Some(told("disk", None)));
+        assert_eq!(one_line(&quoting), "cannot start: disk");
+    }
 }

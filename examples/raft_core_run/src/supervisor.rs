@@ -21,7 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::Cli;
 use crate::failure::Failure;
-use crate::layout::Layout;
+use crate::layout::{Layout, counted};
 use crate::output::{Output, Stream};
 use crate::ready::{self, News};
 
@@ -31,6 +31,10 @@ mod tests;
 
 /// How long nodes may take to stop before they are killed. Above what a node allows itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Signals this close together are one request: timeout(1), for one, signals a process and then its group,
+/// to which the process belongs.
+pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(250);
 
 /// How long the system may take to end a killed process before the launcher goes without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -70,8 +74,8 @@ pub(crate) fn run(layout: &Layout, cli: &Cli, started: Instant) -> Result<(), Fa
     );
     let mut supervisor = Supervisor::new(how_to_revive, output.clone(), events.clone());
     output.say(format_args!(
-        "{} nodes of {file}, data in {}",
-        commands.len(),
+        "{} of {file}, data in {}",
+        counted(commands.len(), "node"),
         layout.data_dir.display()
     ));
     for (node, command) in commands.enumerate() {
@@ -109,10 +113,21 @@ struct NodeProcess {
     ended: Option<ExitStatus>,
 }
 
-/// When patience ends.
+/// How far a stop has come.
+#[derive(Clone, Copy)]
 struct Stopping {
-    kill_at: Instant,
-    killed: bool,
+    asked_at: Instant,
+    killed_at: Option<Instant>,
+}
+
+impl Stopping {
+    /// When patience ends with what is being waited for.
+    fn deadline(self) -> Instant {
+        match self.killed_at {
+            None => self.asked_at + STOP_PATIENCE,
+            Some(killed_at) => killed_at + KILL_PATIENCE,
+        }
+    }
 }
 
 impl Supervisor {
@@ -180,14 +195,14 @@ impl Supervisor {
                     self.output.say(ready_line(node, term));
                 }
                 Some(Event::News(News::NotReady(reasons))) => self.warn_not_ready(&reasons),
-                Some(Event::Signal) => self.stop_or_kill(),
+                Some(Event::Signal) => self.stop_or_kill(Instant::now()),
                 None => {}
             }
             self.reap();
             if self.nodes.iter().all(|node| node.ended.is_some()) {
                 return self.outcome();
             }
-            if let Some(failure) = self.lose_patience() {
+            if let Some(failure) = self.lose_patience(Instant::now()) {
                 return Err(failure);
             }
         }
@@ -198,13 +213,8 @@ impl Supervisor {
         let ending = |node: &NodeProcess| node.open_pipes == 0 && node.ended.is_none();
         let received = if self.nodes.iter().any(ending) {
             inbox.recv_timeout(REAP_POLL)
-        } else if let Some(Stopping { kill_at, killed }) = self.stopping {
-            let patience = if killed {
-                KILL_PATIENCE
-            } else {
-                Duration::ZERO
-            };
-            inbox.recv_deadline(kill_at + patience)
+        } else if let Some(stopping) = self.stopping {
+            inbox.recv_deadline(stopping.deadline())
         } else {
             inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
@@ -212,17 +222,19 @@ impl Supervisor {
     }
 
     /// First request: in order. Second: at once.
-    fn stop_or_kill(&mut self) {
-        if self.stopping.is_some() {
-            self.kill_rest("a second signal came");
+    fn stop_or_kill(&mut self, now: Instant) {
+        if let Some(Stopping { asked_at, .. }) = self.stopping {
+            if now >= asked_at + SAME_REQUEST {
+                self.kill_rest("a second signal came", now);
+            }
             return;
         }
         for node in &mut self.nodes {
             drop(node.child.stdin.take()); // the node sees the end of its input and stops
         }
         self.stopping = Some(Stopping {
-            kill_at: Instant::now() + STOP_PATIENCE,
-            killed: false,
+            asked_at: now,
+            killed_at: None,
         });
         let running = self
             .nodes
@@ -230,15 +242,15 @@ impl Supervisor {
             .filter(|node| node.ended.is_none())
             .count();
         self.output.say(format_args!(
-            "stopping {running} nodes; a second signal kills them"
+            "stopping {}; another signal kills",
+            counted(running, "node")
         ));
     }
 
-    fn kill_rest(&mut self, why: &str) {
-        self.stopping = Some(Stopping {
-            kill_at: Instant::now(),
-            killed: true,
-        });
+    fn kill_rest(&mut self, why: &str, now: Instant) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.killed_at = Some(now);
+        }
         for (id, node) in self
             .nodes
             .iter_mut()
@@ -306,21 +318,19 @@ impl Supervisor {
     }
 
     /// Kills what does not stop in time; gives up on what cannot be killed.
-    fn lose_patience(&mut self) -> Option<Failure> {
-        let Stopping { kill_at, killed } = *self.stopping.as_ref()?;
-        let now = Instant::now();
-        if !killed && now >= kill_at {
-            self.kill_rest(&format!(
-                "it did not stop within {} s",
-                STOP_PATIENCE.as_secs()
-            ));
+    fn lose_patience(&mut self, now: Instant) -> Option<Failure> {
+        let stopping = self.stopping?;
+        if now < stopping.deadline() {
+            return None;
         }
-        let stuck = killed && now >= kill_at + KILL_PATIENCE;
-        stuck.then(|| {
-            Failure::failed(
-                "some nodes cannot be killed: their disk hangs; they end when it answers",
-            )
-        })
+        if stopping.killed_at.is_none() {
+            let secs = STOP_PATIENCE.as_secs();
+            self.kill_rest(&format!("it did not stop within {secs} s"), now);
+            return None;
+        }
+        Some(Failure::failed(
+            "some nodes cannot be killed: their disk hangs; they end when it answers",
+        ))
     }
 
     fn warn_not_ready(&self, reasons: &[String]) {

@@ -90,38 +90,68 @@ fn a_stop_ends_the_nodes_by_ending_their_input() {
     assert!(text.contains("node 1 stopped: exit code 7\n"), "{text}");
 }
 
+/// A node that the end of its input does not end.
+const DEAF: &str = "exec sleep 600";
+
 #[test]
 fn a_second_signal_kills_at_once() {
-    let scripts = Scripts::start(&["exec sleep 600"]); // which the end of its input does not end
-    scripts.events.send(Event::Signal).unwrap();
-    scripts.events.send(Event::Signal).unwrap();
-    let Scripts {
-        mut supervisor,
-        inbox,
-        ..
-    } = scripts;
-    for _ in 0..2 {
-        let Some(Event::Signal) = supervisor.wait(&inbox) else {
-            panic!("two signals were sent")
-        };
-        supervisor.stop_or_kill();
+    let mut scripts = Scripts::start(&[DEAF]);
+    let now = Instant::now();
+    scripts.supervisor.stop_or_kill(now);
+    scripts.supervisor.stop_or_kill(now + SAME_REQUEST);
+    let (outcome, text) = scripts.supervise();
+    assert_eq!(outcome, Ok(()));
+    assert!(
+        text.contains("killed node 0: a second signal came\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("node 0 stopped: killed by signal 9 (SIGKILL)\n"),
+        "{text}"
+    );
+}
+
+/// timeout(1) signals its command and then the group, command included.
+#[test]
+fn one_request_that_arrives_twice_kills_nothing() {
+    let mut scripts = Scripts::start(&["cat; exit 7"]);
+    let now = Instant::now();
+    for after_ms in [0, 0, 249] {
+        let at = now + Duration::from_millis(after_ms);
+        scripts.supervisor.stop_or_kill(at);
     }
-    let status = supervisor.nodes[0].child.wait().unwrap();
-    assert_eq!(describe(status), "killed by signal 9 (SIGKILL)");
+    let (outcome, text) = scripts.supervise();
+    assert_eq!(outcome, Ok(()));
+    assert!(
+        text.ends_with("stopping 1 node; another signal kills\nnode 0 stopped: exit code 7\n"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_node_that_does_not_stop_is_killed_in_the_end() {
-    let mut scripts = Scripts::start(&["exec sleep 600"]);
-    scripts.supervisor.stop_or_kill();
-    scripts.supervisor.stopping = Some(Stopping {
-        kill_at: Instant::now(),
-        killed: false,
-    }); // patience over
+    let mut scripts = Scripts::start(&[DEAF]);
+    let asked_at = Instant::now();
+    scripts.supervisor.stop_or_kill(asked_at);
+    assert_eq!(scripts.supervisor.lose_patience(asked_at), None);
+    let kill_at = asked_at + STOP_PATIENCE;
+    assert_eq!(
+        scripts.supervisor.lose_patience(kill_at),
+        None,
+        "killing takes a moment"
+    );
+    let gave_up = scripts.supervisor.lose_patience(kill_at + KILL_PATIENCE);
+    assert!(
+        matches!(gave_up, Some(Failure::Failed(_))),
+        "no wait is without end"
+    );
+
     let (outcome, text) = scripts.supervise();
     assert_eq!(outcome, Ok(()));
-    assert!(
-        text.contains("killed node 0: it did not stop within 5 s\n"),
+    assert_eq!(
+        text.matches("killed node 0: it did not stop within 5 s\n")
+            .count(),
+        1,
         "{text}"
     );
     assert!(

@@ -155,7 +155,7 @@ fn a_second_launcher_on_the_same_data_says_who_holds_it() {
     ] {
         let text = refusal(&folder, arguments, 1);
         assert!(
-            text.contains("t.data is in use by another raft_core_run (pid 4711)"),
+            text.contains("t.data is in use by another raft_core_run (process 4711)"),
             "{text}"
         );
     }
@@ -254,7 +254,7 @@ fn nobody_has_to_read_what_it_prints() {
 
 fn hold(path: &Path) -> File {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, "pid 4711\n").unwrap();
+    fs::write(path, "process 4711\n").unwrap();
     let lock = File::open(path).unwrap();
     lock.try_lock().unwrap();
     lock

@@ -1,0 +1,137 @@
+//! A process that ends with its handle, or when this process does.
+
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+/// How long a child may take to say its first line.
+const FIRST_LINE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a child may take to stop in order before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A child process. It holds the reading end of a pipe as its standard input and is meant to stop
+/// when that ends, which also happens when this process is killed.
+#[derive(Debug)]
+pub struct ChildProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl ChildProcess {
+    /// Starts `command`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(command: &mut Command) -> io::Result<ChildProcess> {
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        let stdin = child.stdin.take();
+        Ok(ChildProcess { child, stdin })
+    }
+
+    /// Starts `command` and waits for the first line that it prints.
+    ///
+    /// # Errors
+    /// The system's; the child printed nothing in time.
+    pub fn start_and_read_line(command: &mut Command) -> io::Result<(ChildProcess, String)> {
+        let mut process = ChildProcess::start(command.stdout(Stdio::piped()))?;
+        let stdout = process
+            .child
+            .stdout
+            .take()
+            .ok_or(io::ErrorKind::BrokenPipe)?;
+        let (sender, receiver) = bounded(1);
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout).read_line(&mut line);
+            let _ = sender.send(read.map(|_| line));
+        });
+        let line = match receiver.recv_timeout(FIRST_LINE_LIMIT) {
+            Ok(line) => line?,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the server said nothing",
+                ));
+            }
+        };
+        if line.is_empty() {
+            return Err(io::Error::other("the server ended at once"));
+        }
+        Ok((process, line))
+    }
+
+    /// The process's number, for `/proc`.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, with its exit status in words.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ended(&mut self) -> io::Result<Option<String>> {
+        Ok(self.child.try_wait()?.map(|status| status.to_string()))
+    }
+
+    /// Ends its standard input, by which it knows to stop; does not wait for that.
+    pub fn ask_to_stop(&mut self) {
+        self.stdin = None;
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+        let limit = Instant::now() + STOP_LIMIT;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Both fail only where the child has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// In a child: returns when the parent lets go of the other end of standard input.
+pub fn wait_for_end_of_stdin() {
+    let mut ignored = [0; 64];
+    let mut stdin = io::stdin().lock();
+    loop {
+        match stdin.read(&mut ignored) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_says_its_line_and_ends_with_its_handle() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 4711; exec cat"]);
+        let (mut child, line) = ChildProcess::start_and_read_line(&mut command).unwrap();
+        assert_eq!(line, "4711\n");
+        assert_eq!(child.ended().unwrap(), None);
+
+        let pid = child.id();
+        drop(child);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_child_that_ends_without_a_word_is_told() {
+        let mut command = Command::new("true");
+        let error = ChildProcess::start_and_read_line(&mut command).unwrap_err();
+        assert_eq!(error.to_string(), "the server ended at once");
+    }
+}

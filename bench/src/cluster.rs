@@ -1,0 +1,216 @@
+//! A cluster for measuring: `raft_core_run` once for each node, in a directory that goes with it.
+
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use clerk::{Clerk, ClerkOptions};
+use proto::cluster::{ClusterFile, derived_cluster_id};
+use proto::kv::{KvServerRpcStub, StatusArgs, StatusReply};
+use rpc::{RpcChannel, RpcController};
+use tempfile::TempDir;
+
+use crate::child::ChildProcess;
+use crate::command::Failure;
+
+/// How long the nodes may take until the first put is answered.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one node may take to tell its status.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much of a failed node's log is told.
+const LOG_TAIL_BYTES: usize = 2000;
+
+/// Running nodes. Dropping it stops them, then removes their files.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    addresses: Vec<SocketAddr>,
+    /// After the nodes, which write to it until they have stopped.
+    _dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Node {
+    process: ChildProcess,
+    log: PathBuf,
+    stub: KvServerRpcStub,
+}
+
+impl Cluster {
+    /// Starts `count` nodes with their data in a new directory under `parent`; waits until they
+    /// answer.
+    ///
+    /// # Errors
+    /// No such program, or the nodes do not answer: with the end of a node's log.
+    pub fn start(program: &Path, count: usize, parent: &Path) -> Result<Cluster, Failure> {
+        let dir = tempfile::Builder::new()
+            .prefix("bench_store-")
+            .tempdir_in(parent);
+        let dir = dir.map_err(Failure::of(format_args!(
+            "cannot make a directory in {}",
+            parent.display()
+        )))?;
+        let addresses = free_addresses(count).map_err(Failure::of("no free ports"))?;
+        let names = addresses
+            .iter()
+            .map(|_| "127.0.0.1")
+            .zip(addresses.iter().map(SocketAddr::port));
+        let cluster_id = derived_cluster_id(names);
+        let file = dir.path().join("cluster.conf");
+        let written = ClusterFile {
+            nodes: addresses.clone(),
+            cluster_id,
+        }
+        .write(&file);
+        written.map_err(|error| Failure::Failed(error.to_string()))?;
+
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            addresses: addresses.clone(),
+            _dir: dir,
+        };
+        for (index, &addr) in addresses.iter().enumerate() {
+            let node = Node::start(program, index, &file, addr);
+            cluster
+                .nodes
+                .push(node.map_err(Failure::of("cannot start a node"))?);
+        }
+        cluster.wait_until_ready()?;
+        Ok(cluster)
+    }
+
+    /// Where the nodes listen.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The nodes' processes.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(|node| node.process.id()).collect()
+    }
+
+    /// What each node says of itself.
+    ///
+    /// # Errors
+    /// A node does not answer.
+    pub fn status(&self) -> Result<Vec<StatusReply>, Failure> {
+        let of_node = |node: &Node| {
+            let mut controller = RpcController::with_timeout(STATUS_LIMIT);
+            node.stub.status(&mut controller, &StatusArgs::default())
+        };
+        let replies = self.nodes.iter().map(of_node).collect::<Result<_, _>>();
+        replies
+            .map_err(|error| Failure::Failed(format!("a node does not tell its status: {error}")))
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Failure> {
+        let limit = Instant::now() + READY_LIMIT;
+        let options = ClerkOptions {
+            timeout: Duration::from_secs(1),
+            ..ClerkOptions::default()
+        };
+        let clerk = Clerk::new(&self.addresses, options);
+        let clerk = clerk.map_err(|error| Failure::Failed(error.to_string()))?;
+        loop {
+            let Err(error) = clerk.put("ready", "yes") else {
+                return Ok(());
+            };
+            for (index, node) in self.nodes.iter_mut().enumerate() {
+                if let Ok(Some(status)) = node.process.ended() {
+                    let log = tail(&node.log);
+                    return Err(Failure::Failed(format!(
+                        "node {index} ended ({status}):\n{log}"
+                    )));
+                }
+            }
+            if Instant::now() > limit {
+                let log = tail(&self.nodes[0].log);
+                return Err(Failure::Failed(format!(
+                    "the nodes do not answer ({error}); node 0 said:\n{log}"
+                )));
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // All at once, so that nobody holds an election for the ones that go first.
+        for node in &mut self.nodes {
+            node.process.ask_to_stop();
+        }
+    }
+}
+
+impl Node {
+    fn start(program: &Path, index: usize, file: &Path, addr: SocketAddr) -> io::Result<Node> {
+        let log = file.with_file_name(format!("node{index}.log"));
+        let mut command = Command::new(program);
+        command
+            .args([
+                "--node",
+                &index.to_string(),
+                "--supervised",
+                "--log",
+                "warn",
+                "--file",
+            ])
+            .arg(file);
+        command.arg("--data-dir").arg(file.with_extension("data"));
+        command.stdout(Stdio::null()).stderr(File::create(&log)?);
+        let process = ChildProcess::start(&mut command)?;
+        Ok(Node {
+            process,
+            log,
+            stub: KvServerRpcStub::new(RpcChannel::new(addr)),
+        })
+    }
+}
+
+/// `raft_core_run` beside this program.
+///
+/// # Errors
+/// It is not there; the text says how to build it.
+pub fn node_program() -> Result<PathBuf, Failure> {
+    let own = env::current_exe().map_err(Failure::of("cannot find this program's own file"))?;
+    let program = own.with_file_name("raft_core_run");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let release = if cfg!(debug_assertions) {
+        ""
+    } else {
+        "--release "
+    };
+    let program = program.display();
+    Err(Failure::Failed(format!(
+        "{program} is missing: run `cargo build {release}-p raft_core_run` first"
+    )))
+}
+
+/// Addresses of this machine that were free a moment ago; different ones.
+fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<io::Result<_>>()?;
+    listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+fn tail(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    // Whatever can be read of it helps.
+    let _ = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    let start = bytes.len().saturating_sub(LOG_TAIL_BYTES);
+    String::from_utf8_lossy(&bytes[start..])
+        .trim_end()
+        .to_owned()
+}

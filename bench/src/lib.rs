@@ -1,0 +1,30 @@
+//! What the two programs share. They measure side by side, in the same run on the same machine:
+//!
+//! | program | measures | beside |
+//! |---|---|---|
+//! | `bench_rpc` | calls through a generated stub | a bare mio echo of frames ([`bare`]) |
+//! | `bench_store` | puts and gets through a clerk | one record appended and synced ([`disk`]) |
+//!
+//! ```text
+//!   load (rpc_load, bare::client, store_load) ──► Recorder ──► Latency ──► table, JSON
+//!     │ drives                                    latency.rs     over a span (span.rs)
+//!     ▼
+//!   server in a process of its own (child.rs) ──► usage.rs: CPU time by thread, wake-ups, writes
+//! ```
+//!
+//! Figures are medians of several rounds, taken in turns (A B A B ...), so that what drifts on the
+//! machine drifts under both. How to run and read them: `docs/benchmarks.md`.
+
+pub mod bare;
+pub mod child;
+pub mod cluster;
+pub mod command;
+pub mod disk;
+pub mod echo;
+pub mod latency;
+pub mod machine;
+pub mod rpc_load;
+pub mod span;
+pub mod store_load;
+pub mod table;
+pub mod usage;

@@ -61,12 +61,12 @@ pub(crate) fn open_session(reply: Result<OpenSessionReply, RpcError>) -> Answer<
     }
 }
 
-/// Says nothing about what became of a write: a node that loses its leadership while an entry is
-/// under way answers so too, and the entry may be committed by the next leader.
+/// Refused before the log: a node that loses its leadership while a write's entry is under way fails
+/// the call with `UNAVAILABLE` instead, since the next leader may commit that entry.
 fn not_leader<R>(hint: String) -> Answer<R> {
     Answer::Failed {
         failure: Failure::NotLeader { hint },
-        may_have_executed: true,
+        may_have_executed: false,
     }
 }
 

@@ -259,6 +259,7 @@ fn a_write_that_was_never_tried_moves_from_an_expired_session_to_a_new_one() {
     let cluster = FakeCluster::start(1, 0);
     let clerk = clerk_of(&cluster.addresses, options());
     clerk.append("x", "1").unwrap();
+    cluster.fault(0, Fault::Hint("")); // not the leader: a refusal, so still certainly not done
     cluster.fault(0, Fault::Expire);
     clerk.append("x", "2").unwrap();
     clerk.append("x", "3").unwrap();

@@ -124,6 +124,16 @@ impl Request {
 impl Waiter for Request {
     fn refuse(self, why: raft::Refusal) {
         match why {
+            // Another leader may still commit the entry. A clerk must not take that for "not done",
+            // which is what the reply below says; the original can only be sent elsewhere.
+            raft::Refusal::LeadershipLost { .. }
+                if !self.asker.is_legacy && matches!(self.kind, Kind::Write(_)) =>
+            {
+                self.kind.fail(
+                    Code::Unavailable,
+                    "the leadership was lost while the write was under way",
+                );
+            }
             raft::Refusal::NotLeader { leader } | raft::Refusal::LeadershipLost { leader } => {
                 self.wrong_leader(leader);
             }

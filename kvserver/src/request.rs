@@ -57,8 +57,9 @@ impl Request {
                             ..PutAppendReply::default()
                         });
                     }
+                    // Asked again it would end the same way: not RESOURCE_EXHAUSTED, which says "later".
                     Reply::ValueTooLarge => done.refuse(RpcError::new(
-                        Code::ResourceExhausted,
+                        Code::InvalidArgument,
                         "the value would grow past the store's limit; it is unchanged",
                     )),
                 }

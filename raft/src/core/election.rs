@@ -143,6 +143,17 @@ impl Raft {
         }
     }
 
+    /// As leader: steps down, for a reason that the driver knows. False if there is nobody to take
+    /// over, or nothing to hand over.
+    pub fn resign(&mut self) -> bool {
+        if self.role != Role::Leader || self.peers.is_empty() || self.is_halted() {
+            return false;
+        }
+        self.step_down();
+        self.announce();
+        true
+    }
+
     /// When a leader has not heard from a majority for too long.
     pub(super) fn quorum_deadline(&self) -> Millis {
         if self.peers.is_empty() {

@@ -515,7 +515,7 @@ impl Raft {
     }
 
     /// Tells of a new role, term or leader, once per input.
-    fn announce(&mut self) {
+    pub(super) fn announce(&mut self) {
         let current = (self.role, self.current_term, self.leader);
         if self.announced != current && !self.halted {
             self.announced = current;

@@ -17,13 +17,14 @@ use rpc::Code;
 use super::apply::{ApplyMsg, Refusal, SnapshotJob, Waiter};
 use super::calls::PeerCalls;
 use super::delivery::Delivery;
+use super::disk_watch::DiskWatch;
 use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
 use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
 use super::options::NodeOptions;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
-    CallId, Config, Effect, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term, WriteId,
+    CallId, Config, Effect, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term,
 };
 use crate::peer::Peer;
 use crate::storage::{Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, TornTail};
@@ -49,9 +50,7 @@ pub(super) struct Driver<W: Waiter> {
     delivery: Delivery<W>,
 
     writer: LogWriter,
-    /// The last batch handed to the log writer, and the last that it reported durable.
-    handed_over: WriteId,
-    written: WriteId,
+    disk: DiskWatch,
 
     snapshots: SnapshotStore,
     snapshot_receiver: SnapshotReceiver,
@@ -124,8 +123,7 @@ impl<W: Waiter> Driver<W> {
             calls: PeerCalls::new(),
             delivery: Delivery::new(apply_sender, options.max_message_bytes),
             writer,
-            handed_over: WriteId::ZERO,
-            written: WriteId::ZERO,
+            disk: DiskWatch::new(options.disk_stall_limit, Instant::now()),
             snapshots,
             snapshot_receiver,
             snapshot_senders: BTreeMap::new(),
@@ -177,6 +175,7 @@ impl<W: Waiter> Driver<W> {
             default(timeout) => (None, None),
         };
         self.raft.tick(self.now());
+        self.resign_if_disk_hangs();
 
         let events = self.received.events.clone();
         for event in event.into_iter().chain(events.try_iter().take(MAX_TURN)) {
@@ -211,7 +210,7 @@ impl<W: Waiter> Driver<W> {
             Event::PeerReply { from, message } => self.raft.step(from, CallId::ZERO, message),
             Event::PeerUnreachable(peer) => self.raft.unreachable(peer),
             Event::Persisted(write) => {
-                self.written = write;
+                self.disk.written(write, Instant::now());
                 self.raft.persisted(write);
             }
             Event::WriteFailed(error) => return Err(FatalError::Storage(error)),
@@ -371,15 +370,28 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn hand_to_writer(&mut self) -> Result<(), FatalError> {
-        while self.handed_over.get() - self.written.get() < MAX_WRITES_IN_FLIGHT as u64
+        while self.disk.in_flight() < MAX_WRITES_IN_FLIGHT as u64
             && let Some(batch) = self.raft.take_write()
         {
-            self.handed_over = batch.id;
+            self.disk.handed_over(batch.id, Instant::now());
             if !self.writer.write(batch) {
                 return Err(FatalError::Thread("log writer"));
             }
         }
         Ok(())
+    }
+
+    fn resign_if_disk_hangs(&mut self) {
+        if self.raft.role() == Role::Leader
+            && let Some(waited) = self.disk.hangs_for(Instant::now())
+            && self.raft.resign()
+        {
+            tracing::error!(
+                node = %self.options.id, waited_ms = waited.as_millis(), stage = "log write and fdatasync",
+                data_dir = %self.options.data_dir.display(),
+                "the disk hangs; this node resigns as leader until it answers"
+            );
+        }
     }
 
     fn take_snapshot_if_due(&mut self) {

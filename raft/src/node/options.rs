@@ -27,6 +27,9 @@ pub struct NodeOptions {
     /// How often a leader speaks when it has nothing to say.
     pub heartbeat: Duration,
 
+    /// A leader whose disk does not finish a write for so long resigns.
+    pub disk_stall_limit: Duration,
+
     /// Entries in one AppendEntries, in bytes; a larger entry goes alone.
     pub max_message_bytes: usize,
     /// Proposals and reads that may wait for the node; more are refused.
@@ -69,6 +72,7 @@ impl NodeOptions {
             loops,
             election_timeout: (Duration::from_millis(300), Duration::from_millis(500)),
             heartbeat: Duration::from_millis(25),
+            disk_stall_limit: Duration::from_millis(1500),
             max_message_bytes: MIB,
             max_queued_requests: 16_384,
             max_queued_bytes: 64 * MIB,

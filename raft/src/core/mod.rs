@@ -71,6 +71,19 @@ mod replication;
 mod snapshot;
 mod types;
 
+#[cfg(test)]
+mod commit_test;
+#[cfg(test)]
+mod election_test;
+#[cfg(test)]
+mod read_index_test;
+#[cfg(test)]
+mod replication_test;
+#[cfg(test)]
+mod snapshot_test;
+#[cfg(test)]
+mod testing;
+
 pub use config::{Config, ConfigError};
 pub use effect::{Committed, Effect, ProposeError, Role};
 pub use message::{AppendOutcome, Message};

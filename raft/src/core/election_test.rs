@@ -93,6 +93,21 @@ fn a_candidates_own_vote_counts_once_it_is_durable() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
+/// Failure checklist 6: an earlier write that ends now is not the vote's.
+#[test]
+fn a_candidates_own_vote_waits_for_its_own_write() {
+    let mut bench = Bench::new(3);
+    bench.step(N2, append(1, LogId::ZERO, &[1], 0));
+    let earlier = bench.take();
+    bench.time_out();
+    bench.step(N2, vote(2, true, true));
+    bench.raft.persisted(earlier.id);
+    bench.step(N2, vote(2, true, false));
+    assert_eq!(bench.raft.role(), Role::Candidate);
+    bench.sync();
+    assert_eq!(bench.raft.role(), Role::Leader);
+}
+
 /// Failure checklist 6: the candidacy is over when the disk is ready.
 #[test]
 fn a_candidates_own_vote_is_ignored_after_the_term_changed() {

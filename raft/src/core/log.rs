@@ -44,6 +44,11 @@ impl Log {
         self.entries.back().map_or(self.prev, |entry| entry.id)
     }
 
+    /// How many entries are kept.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Bytes of the entries kept.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::config::{Config, ConfigError};
 use super::effect::{Committed, Effect, ProposeError, Role};
 use super::held::{self, Held};
+use super::invariants;
 use super::journal::Journal;
 use super::log::Log;
 use super::message::Message;
@@ -91,7 +92,7 @@ impl Raft {
         now: Millis,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        check_restored(&restored)?;
+        invariants::check_restored(&restored)?;
         let Restored {
             hard_state,
             snapshot,
@@ -367,90 +368,6 @@ impl Raft {
         Some(Committed::Entries(entries))
     }
 
-    /// When [`tick`](Self::tick) has something to do next, if nothing else comes before. The end of
-    /// time for a leader without peers.
-    #[must_use]
-    pub fn next_deadline(&self) -> Millis {
-        match self.role {
-            _ if self.halted => Millis::new(u64::MAX),
-            Role::Leader if self.peers.is_empty() => Millis::new(u64::MAX),
-            Role::Leader => self.heartbeat_at.min(self.quorum_deadline()),
-            _ => self.election_deadline,
-        }
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn id(&self) -> NodeId {
-        self.config.id
-    }
-
-    /// What this node is in its current term.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// The latest term this node has seen.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        self.current_term
-    }
-
-    /// The leader of the current term, if this node has heard it (or is it).
-    #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
-        self.leader
-    }
-
-    /// Leader, with an entry of its own term committed: reads are answered without delay (§8).
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.role == Role::Leader && self.commit_index >= self.term_start
-    }
-
-    /// The last entry known to be committed.
-    #[must_use]
-    pub fn commit_index(&self) -> LogIndex {
-        self.commit_index
-    }
-
-    /// The last entry reported by [`applied`](Self::applied).
-    #[must_use]
-    pub fn last_applied(&self) -> LogIndex {
-        self.last_applied
-    }
-
-    /// The last entry of the log, durable or not.
-    #[must_use]
-    pub fn last_log(&self) -> LogId {
-        self.log.last()
-    }
-
-    /// The last entry of the log that is durable here.
-    #[must_use]
-    pub fn durable_index(&self) -> LogIndex {
-        self.journal.durable_index()
-    }
-
-    /// The last entry that the latest durable snapshot includes.
-    #[must_use]
-    pub fn snapshot(&self) -> LogId {
-        self.snapshot
-    }
-
-    /// Bytes of the entries in memory: those since the last compaction.
-    #[must_use]
-    pub fn log_bytes(&self) -> usize {
-        self.log.bytes()
-    }
-
-    /// The term at `index`, if the log still has it.
-    #[must_use]
-    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
-        self.log.term_at(index)
-    }
-
     /// True once the core has stopped for good.
     pub(super) fn is_halted(&self) -> bool {
         self.halted
@@ -524,109 +441,4 @@ impl Raft {
                 .push(Effect::RoleChanged { role, term, leader });
         }
     }
-
-    /// What holds between any two inputs. Cheap; looks at the whole log in debug builds only.
-    fn assert_invariants(&self) {
-        assert!(
-            self.last_applied <= self.handed,
-            "applied only what was handed out"
-        );
-        assert!(
-            self.handed <= self.commit_index,
-            "handed out only what is committed"
-        );
-        assert!(
-            self.commit_index <= self.log.last().index,
-            "committed only what the log has"
-        );
-        assert!(
-            self.snapshot.index <= self.commit_index,
-            "snapshots are of committed entries"
-        );
-        assert!(
-            self.log.prev().index <= self.snapshot.index,
-            "dropped only what a snapshot has"
-        );
-        assert!(
-            self.log.last().term <= self.current_term,
-            "terms come before their entries"
-        );
-        let next_to_hand = self
-            .snapshot_to_hand
-            .map_or(self.handed, |snapshot| snapshot.index);
-        assert!(
-            self.log.prev().index <= next_to_hand,
-            "what is to be handed out was not dropped"
-        );
-        self.journal.assert_invariants(&self.log);
-
-        let leads = self.role == Role::Leader;
-        assert!(
-            leads == (self.leader == Some(self.config.id)),
-            "who leads knows it"
-        );
-        assert!(
-            self.progress.len() == if leads { self.peers.len() } else { 0 },
-            "a leader knows its peers"
-        );
-        assert!(
-            self.role == Role::Follower || self.role == Role::PreCandidate || self.has_own_vote()
-        );
-        for progress in self.progress.values() {
-            assert!(
-                progress.match_index < progress.next_index,
-                "nothing is sent that arrived"
-            );
-            assert!(
-                progress.next_index <= self.log.last().index.next(),
-                "only the log is sent"
-            );
-        }
-        debug_assert!(self.log.is_well_formed());
-        debug_assert!(
-            !leads
-                || self.unapplied_bytes
-                    == self
-                        .log
-                        .bytes_between(self.last_applied.next(), self.log.last().index)
-        );
-    }
-
-    fn has_own_vote(&self) -> bool {
-        self.voted_for == Some(self.config.id)
-    }
-}
-
-/// Storage has checked its files; this checks what the algorithm relies on.
-fn check_restored(restored: &Restored) -> Result<(), ConfigError> {
-    let Restored {
-        hard_state,
-        snapshot,
-        prev,
-        entries,
-    } = restored;
-    if prev.index > snapshot.index {
-        return Err(ConfigError::Gap {
-            prev: prev.index,
-            snapshot: snapshot.index,
-        });
-    }
-    let mut before = *prev;
-    for entry in entries {
-        if entry.id.index != before.index.next() || entry.id.term < before.term {
-            return Err(ConfigError::BrokenLog {
-                before,
-                found: entry.id,
-            });
-        }
-        before = entry.id;
-    }
-    let log = before.term.max(snapshot.term);
-    if log > hard_state.current_term {
-        return Err(ConfigError::LostTerm {
-            log,
-            hard_state: hard_state.current_term,
-        });
-    }
-    Ok(())
 }

@@ -309,9 +309,10 @@ fn duplicated_and_reordered_answers_move_nothing_back() {
 fn a_rejection_of_what_is_proven_is_ignored() {
     let mut bench = Bench::leader(2, &[1, 1, 1]);
     bench.step(N2, accepted(2, 4));
+    bench.propose("under way");
     bench.out();
     bench.step(N2, rejected(2, 3, id(1, 1)));
-    assert_eq!(bench.sent_to(N2), []);
+    assert_eq!(bench.sent_to(N2), [], "nothing is sent again");
     assert_eq!(bench.raft.progress[&N2].match_index, index(4));
 }
 

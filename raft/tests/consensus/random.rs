@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use raft::core::{Millis, NodeId};
+use raft::core::{Millis, NodeId, Role};
 
 use crate::cluster::{Cluster, name};
 use crate::safety;
@@ -102,7 +102,7 @@ impl Run {
         match self.rng.u32(0..100) {
             0..18 => self.pass(),
             18..30 => self.propose(),
-            30..34 if runs => self.read(id),
+            30..34 => self.read(),
             34..42 if runs => self.cluster.sync_one(id),
             42..45 if runs => self.stall_or_go(id),
             45..47 if runs => self.cluster.snapshot(id),
@@ -147,7 +147,7 @@ impl Run {
     fn propose(&mut self) {
         let leaders: Vec<NodeId> = self.cluster.running();
         for id in leaders {
-            if self.cluster.raft(id).role() == raft::core::Role::Leader {
+            if self.cluster.raft(id).role() == Role::Leader {
                 for _ in 0..self.rng.u64(1..6) {
                     self.next += 1;
                     let command = format!("{:0width$}", self.next, width = self.rng.usize(1..60));
@@ -158,10 +158,15 @@ impl Run {
         }
     }
 
-    fn read(&mut self, id: NodeId) {
-        self.next += 1;
-        self.cluster.read(id, self.next);
-        self.cluster.settle(id);
+    /// At everyone who thinks it leads: a deposed leader must not answer from its old state.
+    fn read(&mut self) {
+        for id in self.cluster.running() {
+            if self.cluster.raft(id).role() == Role::Leader {
+                self.next += 1;
+                self.cluster.read(id, self.next);
+                self.cluster.settle(id);
+            }
+        }
     }
 
     fn stall_or_go(&mut self, id: NodeId) {

@@ -1,0 +1,91 @@
+//! What a driver may ask about the state.
+
+use super::effect::Role;
+use super::raft::Raft;
+use super::types::{LogId, LogIndex, Millis, NodeId, Term};
+
+impl Raft {
+    /// When [`tick`](Self::tick) has something to do next, if nothing else comes before. The end of
+    /// time for a leader without peers.
+    #[must_use]
+    pub fn next_deadline(&self) -> Millis {
+        match self.role {
+            _ if self.is_halted() => Millis::new(u64::MAX),
+            Role::Leader if self.peers.is_empty() => Millis::new(u64::MAX),
+            Role::Leader => self.heartbeat_at.min(self.quorum_deadline()),
+            _ => self.election_deadline,
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// What this node is in its current term.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The latest term this node has seen.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.current_term
+    }
+
+    /// The leader of the current term, if this node has heard it (or is it).
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Leader, with an entry of its own term committed: reads are answered without delay (§8).
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.role == Role::Leader && self.commit_index >= self.term_start
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> LogIndex {
+        self.commit_index
+    }
+
+    /// The last entry reported by [`applied`](Self::applied).
+    #[must_use]
+    pub fn last_applied(&self) -> LogIndex {
+        self.last_applied
+    }
+
+    /// The last entry of the log, durable or not.
+    #[must_use]
+    pub fn last_log(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// The last entry of the log that is durable here.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.journal.durable_index()
+    }
+
+    /// The last entry that the latest durable snapshot includes.
+    #[must_use]
+    pub fn snapshot(&self) -> LogId {
+        self.snapshot
+    }
+
+    /// Bytes of the entries in memory: those since the last compaction.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        self.log.bytes()
+    }
+
+    /// The term at `index`, if the log still has it.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+}

@@ -1,4 +1,92 @@
-//! A small, fast, thread-based protobuf RPC framework over a mio reactor.
+//! A small, fast, thread-based protobuf RPC framework over a mio reactor: no async runtime, no
+//! `protoc`, many calls at once on one connection, and the wire of the C++ project
+//! KVstorageBaseRaft-cpp, whose compiled clients can call our servers unchanged.
+//!
+//! ```text
+//!   caller's thread       channel's event loop          connection's event loop       handler
+//!   ───────────────       ────────────────────          ───────────────────────       ───────
+//!   RpcChannel::call ──►  one write for many  ──TCP──►  read, cut into frames   ──►  Service::call
+//!     encodes its frame     requests                      (Bytes, not copied)           │ now, or
+//!     under a short lock                                                                │ later, on
+//!         ▲                                                                             ▼ any thread
+//!   reply, or RpcError ◄─ in-flight table by  ◄──TCP──  one write for many      ◄──  Done::run
+//!                           request_id, deadlines         replies
+//! ```
+//!
+//! - [`RpcProvider`] serves [`Service`]s; a handler gets an [`RpcContext`], its arguments and a
+//!   [`Done`], which it may run at once or keep. Handlers run on the event loop's thread and must
+//!   not block; those that must are registered with
+//!   [`notify_blocking_service`](RpcProvider::notify_blocking_service).
+//! - [`RpcChannel`] is one connection to one server, shared by threads. Every call ends: with a
+//!   reply, or with an [`RpcError`] whose [`may_have_executed`](RpcError::may_have_executed) says
+//!   whether it is safe to ask again.
+//! - [`EventLoops`] are the threads below; a provider and many channels can share one.
+//!
+//! Usually `rpc-build` writes the messages, a typed trait and a stub from a `.proto`. By hand it
+//! looks like this:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use prost::Message;
+//! use rpc::{
+//!     Code, Done, MethodDescriptor, ProviderOptions, ReplySlot, RpcChannel, RpcContext,
+//!     RpcController, RpcError, RpcProvider, Service,
+//! };
+//!
+//! #[derive(Clone, PartialEq, Message)]
+//! struct Text {
+//!     #[prost(string, tag = "1")]
+//!     text: String,
+//! }
+//!
+//! struct Greeter;
+//!
+//! impl Service for Greeter {
+//!     fn name(&self) -> &'static str {
+//!         "Greeter"
+//!     }
+//!
+//!     fn methods(&self) -> &'static [&'static str] {
+//!         &["Greet"]
+//!     }
+//!
+//!     fn call(&self, _method: usize, _context: RpcContext, args: Bytes, reply: ReplySlot) {
+//!         let done = Done::new(reply);
+//!         match Text::decode(args) {
+//!             Ok(name) => done.run(Text { text: format!("hello {}", name.text) }),
+//!             Err(error) => done.refuse(RpcError::new(Code::InvalidArgument, error.to_string())),
+//!         }
+//!     }
+//! }
+//!
+//! static GREET: MethodDescriptor = MethodDescriptor { service: "Greeter", method: "Greet" };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut provider = RpcProvider::new(ProviderOptions::default());
+//! provider.notify_service(Greeter)?;
+//! let mut handle = provider.start("127.0.0.1:0")?;
+//!
+//! let channel = RpcChannel::new(handle.local_addr());
+//! let name = Text { text: "world".into() };
+//! let reply: Text = channel.call(&GREET, &mut RpcController::new(), &name)?;
+//! assert_eq!(reply.text, "hello world");
+//!
+//! // The same without waiting.
+//! let (sender, receiver) = std::sync::mpsc::channel();
+//! channel.call_async(&GREET, RpcController::new(), &name, move |reply: Result<Text, RpcError>| {
+//!     sender.send(reply).expect("the receiver waits");
+//! });
+//! assert_eq!(receiver.recv()??.text, "hello world");
+//!
+//! handle.shutdown();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Bounds: [`Limits`] for what a peer may make us hold, [`ChannelOptions`] and
+//! [`WorkerPoolOptions`] for queues of our own. The bytes on the wire: `docs/wire.md`. To read the
+//! code, begin with `wire/frame.rs`, then `reactor/mod.rs`, `server/connection.rs` and
+//! `client/driver.rs`.
 
 mod client;
 mod controller;

@@ -1,15 +1,16 @@
 //! Calls end to end: a channel and a provider that know each other.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
 mod common;
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use common::*;
 use rpc::{
-    ChannelOptions, Code, EventLoops, Limits, MethodDescriptor, ProviderOptions, RpcChannel,
-    RpcController,
+    ChannelOptions, Code, EventLoops, MethodDescriptor, ProviderOptions, RpcChannel, RpcController,
 };
 
 #[test]
@@ -69,7 +70,7 @@ fn bodies_of_many_sizes_go_both_ways() {
         1 << 20,
         20 << 20,
     ] {
-        let data: Vec<u8> = (0..len).map(|i| (i * 31 % 251) as u8).collect();
+        let data: Vec<u8> = (0..len).map(|i: usize| (i * 31 % 251) as u8).collect();
         assert!(say(&channel, &data).unwrap().data == data, "{len} bytes");
     }
 }
@@ -139,36 +140,31 @@ fn done_runs_on_other_threads() {
     }
 }
 
+/// Calls `left` more times, each from the callback of the one before; then tells its thread.
+fn call_again(channel: &RpcChannel, left: u32, sender: Sender<Option<String>>) {
+    let next = channel.clone();
+    channel.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
+        let _: Blob = result.unwrap();
+        if left == 0 {
+            sender
+                .send(thread::current().name().map(str::to_owned))
+                .unwrap();
+        } else {
+            call_again(&next, left - 1, sender);
+        }
+    });
+}
+
 #[test]
 fn callbacks_may_call_again_and_run_on_the_loop() {
     let server = serve();
     let channel = server.channel();
-    let (sender, ended) = channel_of_threads();
-    fn again(channel: RpcChannel, left: u32, sender: std::sync::mpsc::Sender<Option<String>>) {
-        let next = channel.clone();
-        channel.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
-            let _: Blob = result.unwrap();
-            if left == 0 {
-                sender
-                    .send(thread::current().name().map(str::to_owned))
-                    .unwrap();
-            } else {
-                again(next, left - 1, sender);
-            }
-        });
-    }
-    again(channel, 1_000, sender);
+    let (sender, ended) = mpsc::channel();
+    call_again(&channel, 1_000, sender);
     assert_eq!(
         ended.recv_timeout(LONG).unwrap().as_deref(),
         Some("client-0")
     );
-}
-
-fn channel_of_threads() -> (
-    std::sync::mpsc::Sender<Option<String>>,
-    std::sync::mpsc::Receiver<Option<String>>,
-) {
-    channel()
 }
 
 /// The original's defect 16: method and service not found -> silence.

@@ -143,6 +143,10 @@ impl RpcChannel {
     ///
     /// `done` runs exactly once: on the event loop's thread, where it must not block, or, if the
     /// call cannot even begin, on the caller's own before this returns.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the controller goes with its call"
+    )]
     pub fn call_async<A: Message, R: Message + Default>(
         &self,
         method: &'static MethodDescriptor,

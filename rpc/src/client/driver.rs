@@ -32,6 +32,10 @@ enum State {
     Connected(TcpStream),
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 pub(super) struct Driver {
     shared: Arc<ChannelShared>,
     state: State,
@@ -347,10 +351,11 @@ impl Driver {
     }
 
     fn end_by_id(&mut self, id: u64, outcome: Outcome) {
-        match self.in_flight.remove(id) {
-            Some(pending) => self.end(pending, outcome),
+        if let Some(pending) = self.in_flight.remove(id) {
+            self.end(pending, outcome);
+        } else {
             // The call was given up, by its deadline or its caller.
-            None => tracing::debug!(peer = %self.shared.addr, id, "late reply ignored"),
+            tracing::debug!(peer = %self.shared.addr, id, "late reply ignored");
         }
     }
 
@@ -444,24 +449,26 @@ fn outcome_of_connecting(stream: &TcpStream) -> io::Result<bool> {
 }
 
 fn error_of(head: &ReplyHead<'_>) -> RpcError {
-    let error = match Code::from_number(head.code) {
-        Some(code) => RpcError::new(code, head.error_text.clone().into_owned()),
-        None => {
-            let text = format!("unknown code {}: {}", head.code, head.error_text);
-            RpcError::new(Code::Internal, text)
-        }
-    };
+    let text = head.error_text.clone().into_owned();
+    let error = Code::from_number(head.code).map_or_else(
+        || {
+            RpcError::new(
+                Code::Internal,
+                format!("unknown code {}: {text}", head.code),
+            )
+        },
+        |code| RpcError::new(code, text.clone()),
+    );
     error.with_may_have_executed(!head.refused)
 }
 
 impl Source for Driver {
     fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
         match self.state {
-            State::Idle => {}
             State::Connecting { .. } if ready.writable || ready.broken => {
                 self.check_connected(turn);
             }
-            State::Connecting { .. } => {}
+            State::Idle | State::Connecting { .. } => {}
             State::Connected(_) => {
                 // The next read tells what has broken.
                 self.readable |= ready.readable || ready.broken;

@@ -48,7 +48,8 @@ impl Pending {
         match self.completion.take() {
             Some(Completion::Blocking(waiter)) => waiter.finish(outcome),
             Some(Completion::Callback(callback)) => {
-                if catch_unwind(AssertUnwindSafe(move || callback(outcome))).is_err() {
+                let panicked = catch_unwind(AssertUnwindSafe(move || callback(outcome))).is_err();
+                if panicked {
                     tracing::error!("the callback of a call panicked");
                 }
             }
@@ -198,8 +199,8 @@ impl Hasher for IdHasher {
 
     fn write_u64(&mut self, id: u64) {
         // 2^64 divided by the golden ratio. The table looks at the low and the highest bits.
-        let product = u128::from(id) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (product >> 64) as u64 ^ product as u64;
+        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::wire::{OutputQueue, put_request, request_len};
 
 /// Longest timeout; beyond it a call counts as waiting for that long. It keeps times on the wire
 /// within 32 bits of milliseconds and clocks from overflowing.
-const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const TIMEOUT_MAX: Duration = Duration::from_hours(30 * 24);
 
 pub(crate) struct ChannelShared {
     pub(super) addr: SocketAddr,

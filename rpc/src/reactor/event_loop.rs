@@ -35,6 +35,10 @@ pub(crate) enum Next {
 
 /// What a socket reported. All `false`: the source asked to go on, see [`Turn::again`].
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a set of flags, as the system reports them"
+)]
 pub(crate) struct Ready {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
@@ -106,6 +110,7 @@ fn token_of(id: SourceId) -> Token {
     Token(id.slot as usize | (id.generation as usize) << 32)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a token")]
 fn id_of(token: Token) -> SourceId {
     SourceId {
         slot: token.0 as u32,

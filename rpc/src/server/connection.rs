@@ -249,7 +249,7 @@ impl Connection {
                 service: target.service,
                 method: target.method,
             };
-            let service = &*target.handler;
+            let service = target.handler;
             // The reply slot, dropped on the way out, answers INTERNAL.
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 service.call(target.method_index, context, args, reply);

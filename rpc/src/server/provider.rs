@@ -106,6 +106,10 @@ impl RpcProvider {
     ///
     /// # Errors
     /// [`ProviderError::DuplicateService`], [`ProviderError::Start`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "written in place by the caller"
+    )]
     pub fn notify_blocking_service(
         &mut self,
         service: impl Service,

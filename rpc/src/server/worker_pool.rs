@@ -91,7 +91,7 @@ fn work(service: &impl Service, waiting: &Receiver<Job>) {
         }
         let (peer, name) = (context.peer_addr(), context.method());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            service.call(method, context, args, reply)
+            service.call(method, context, args, reply);
         }));
         if outcome.is_err() {
             tracing::error!(%peer, service = service.name(), method = name, "a handler panicked");

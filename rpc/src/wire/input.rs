@@ -161,6 +161,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "test data")]
     fn large_frames_are_read_into_place_and_small_ones_through_the_scratch() {
         let body: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
         let mut buffer = InputBuffer::default();

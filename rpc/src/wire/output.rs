@@ -219,6 +219,7 @@ mod tests {
 
     /// Original's defect 16: a partial write loses nothing.
     #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "test data")]
     fn a_blocked_write_goes_on_where_it_stopped_and_memory_shrinks_back() {
         let mut queue = OutputQueue::default();
         let mut expected = Vec::new();

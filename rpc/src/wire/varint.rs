@@ -11,6 +11,7 @@ pub(crate) fn varint_len(value: u64) -> usize {
 }
 
 /// Appends `value`.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);

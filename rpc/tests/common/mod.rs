@@ -3,6 +3,8 @@
 //! by itself, so that the tests do not check the codec with the codec.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -172,6 +174,12 @@ pub fn serve_at(addr: SocketAddr, options: ProviderOptions) -> Server {
     Server { handle, held, gate }
 }
 
+/// What a test of [`Echo`] on workers steers it with.
+pub struct EchoControls {
+    pub held: Receiver<Held>,
+    pub gate: Arc<Mutex<()>>,
+}
+
 impl Server {
     pub fn addr(&self) -> SocketAddr {
         self.handle.local_addr()
@@ -199,6 +207,9 @@ impl Server {
         );
     }
 }
+
+/// Where the end of a call is told.
+pub type Ended = Receiver<Result<Blob, RpcError>>;
 
 pub fn channel_to(addr: SocketAddr, options: ChannelOptions) -> RpcChannel {
     let loops = EventLoops::start(1, "client").unwrap();
@@ -230,23 +241,16 @@ pub fn begin(
     method: &'static MethodDescriptor,
     controller: RpcController,
     data: impl AsRef<[u8]>,
-) -> Receiver<Result<Blob, RpcError>> {
-    let (sender, ended) = channel_of_one();
+) -> Ended {
+    let (sender, ended) = std::sync::mpsc::channel();
     channel.call_async(method, controller, &blob(data), move |result| {
         let _ = sender.send(result);
     });
     ended
 }
 
-fn channel_of_one() -> (
-    Sender<Result<Blob, RpcError>>,
-    Receiver<Result<Blob, RpcError>>,
-) {
-    channel()
-}
-
 /// Waits for the end of a call.
-pub fn end(ended: &Receiver<Result<Blob, RpcError>>) -> Result<Blob, RpcError> {
+pub fn end(ended: &Ended) -> Result<Blob, RpcError> {
     ended.recv_timeout(LONG).expect("every call ends")
 }
 

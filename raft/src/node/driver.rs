@@ -375,10 +375,20 @@ impl<W: Waiter> Driver<W> {
         {
             self.disk.handed_over(batch.id, Instant::now());
             if !self.writer.write(batch) {
-                return Err(FatalError::Thread("log writer"));
+                return Err(self.why_the_writer_ended());
             }
         }
         Ok(())
+    }
+
+    /// The log writer reports a failure before it ends: that may still wait in the inbox.
+    fn why_the_writer_ended(&self) -> FatalError {
+        let mut waiting = self.received.events.try_iter();
+        let failure = waiting.find_map(|event| match event {
+            Event::WriteFailed(error) => Some(FatalError::Storage(error)),
+            _ => None,
+        });
+        failure.unwrap_or(FatalError::Thread("log writer"))
     }
 
     fn resign_if_disk_hangs(&mut self) {

@@ -32,6 +32,24 @@ fn leader_never_commits_an_older_terms_entry_by_counting() {
     assert_eq!(leader.commit(), 3, "its own entry carries the older ones");
 }
 
+/// Failure checklist 6: an answer to what was said in an earlier term speaks of another log.
+#[test]
+fn acceptances_of_an_older_term_count_nothing() {
+    let mut leader = Bench::leader(4, &[1, 2]);
+    leader.read(1);
+    leader.step(N2, accepted(3, 3));
+    leader.step(N3, rejected(3, 2, id(1, 1)));
+    assert_eq!((leader.commit(), leader.sent_to(N3)), (0, vec![]));
+    leader.pass(499);
+    leader.step(N2, accepted(3, 0));
+    leader.pass(1);
+    assert_eq!(
+        leader.raft.role(),
+        Role::Follower,
+        "nor is it a sign of a majority"
+    );
+}
+
 /// Thesis §10.2.1; failure checklist 37.
 #[test]
 fn the_leaders_own_copy_counts_once_it_is_durable_and_need_not_be() {

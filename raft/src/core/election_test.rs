@@ -443,6 +443,46 @@ fn a_paused_leader_doubts_itself_first() {
 }
 
 /// Failure checklist 26: and the deadline is exact, so that an idle node sleeps.
+/// Failure checklist 24: its disk hangs, and the driver says so. Until the disk answers it cannot even
+/// ask for a vote again.
+#[test]
+fn a_leader_that_resigns_comes_back_only_with_its_disk() {
+    let mut bench = Bench::leader(2, &[1, 2]);
+    bench.read(1);
+    bench.out();
+    assert!(bench.raft.resign());
+    assert_eq!(bench.raft.role(), Role::Follower);
+    assert_eq!(bench.refused(), [1], "whoever waits is sent elsewhere");
+    assert!(!bench.raft.resign(), "once is enough");
+
+    bench.time_out();
+    let term = bench.raft.term().get() + 1;
+    bench.step(N2, vote(term, true, true));
+    assert_eq!(bench.raft.role(), Role::Candidate);
+    let asks = |message: &Message| {
+        matches!(
+            message,
+            Message::RequestVote {
+                pre_vote: false,
+                ..
+            }
+        )
+    };
+    assert!(
+        !bench.said().iter().any(asks),
+        "its new term is not durable"
+    );
+    bench.sync();
+    assert!(bench.said().iter().any(asks));
+}
+
+#[test]
+fn a_leader_without_peers_does_not_resign() {
+    let mut bench = Bench::leader_of(1, 1, &[], |_| ());
+    assert!(!bench.raft.resign(), "nobody could take over");
+    assert!(bench.raft.is_serving());
+}
+
 #[test]
 fn time_only_goes_forward_and_nothing_happens_before_the_deadline() {
     let mut bench = Bench::new(3);

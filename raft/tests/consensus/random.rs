@@ -60,6 +60,8 @@ struct Run {
     rng: fastrand::Rng,
     now: Millis,
     ids: Vec<NodeId>,
+    /// Its clock stands still: no promise may rest on the clocks going alike.
+    slow_clock: Option<NodeId>,
     next: u64,
 }
 
@@ -82,6 +84,7 @@ impl Run {
             rng,
             now: Millis::ZERO,
             ids: (1..=nodes).map(NodeId::new).collect(),
+            slow_clock: None,
             next: 0,
         }
     }
@@ -110,6 +113,13 @@ impl Run {
             49..51 => self.cut_or_mend(id),
             51..55 => self.lose(),
             55..57 => self.duplicate(),
+            57..59 => {
+                self.slow_clock = if self.slow_clock.is_none() {
+                    Some(id)
+                } else {
+                    None
+                }
+            }
             _ => self.deliver_some(),
         }
     }
@@ -138,7 +148,7 @@ impl Run {
         let now = self.now;
         for id in self.cluster.running() {
             // A paused process sleeps through some of it.
-            if self.rng.u8(0..10) > 0 {
+            if self.rng.u8(0..10) > 0 && self.slow_clock != Some(id) {
                 self.cluster.tick(id, now);
             }
         }

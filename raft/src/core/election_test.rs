@@ -447,7 +447,7 @@ fn a_paused_leader_doubts_itself_first() {
 /// ask for a vote again.
 #[test]
 fn a_leader_that_resigns_comes_back_only_with_its_disk() {
-    let mut bench = Bench::leader(2, &[1, 2]);
+    let mut bench = Bench::leader(2, &[1, 1]);
     bench.read(1);
     bench.out();
     assert!(bench.raft.resign());

@@ -41,18 +41,18 @@ fn the_core_names_no_clock_thread_file_or_socket() {
     let mut findings = Vec::new();
     for path in rust_files(&core) {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            let code = line.split("//").next().unwrap();
+            let source = line.split("//").next().unwrap();
             let place = format!(
                 "core/{}:{}",
                 path.strip_prefix(&core).unwrap().display(),
                 number + 1
             );
             for (name, instead) in FORBIDDEN_IN_CORE {
-                if names(code, name) {
+                if names(source, name) {
                     findings.push(format!("{place}: names {name}; {instead}"));
                 }
             }
-            if code.contains("std::{") {
+            if source.contains("std::{") {
                 findings.push(format!(
                     "{place}: import std's modules one by one, for this check to see"
                 ));

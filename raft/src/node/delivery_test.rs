@@ -109,7 +109,7 @@ impl Alone {
                     seen.extend(reads.iter().map(|client| format!("?{}", client.name)));
                 }
                 ApplyMsg::Install(_) | ApplyMsg::TakeSnapshot(_) => {
-                    seen.push("snapshot".to_owned())
+                    seen.push("snapshot".to_owned());
                 }
             }
         }

@@ -1,9 +1,14 @@
 //! One command starts a cluster, another one uses it.
 
+use clerk::Clerk;
+use proto::cluster::ClusterFile;
+use proto::kv::StatusReply;
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::harness::caller::caller_main;
+use crate::harness::cluster::{status, stub};
 use crate::harness::proc::is_alive;
 use crate::harness::{Launcher, eventually};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// Starts `count` nodes by one command; the sample client finds them through the file that it wrote.
 fn a_cluster_serves_the_sample_client(count: usize, rounds: usize) {
@@ -11,7 +16,9 @@ fn a_cluster_serves_the_sample_client(count: usize, rounds: usize) {
     let leader = launcher.ready();
     assert!(leader < count);
 
-    let output = caller_main(&launcher.file(), &["--count", &rounds.to_string()]);
+    let output = caller_main(&launcher.file(), &["--count", &rounds.to_string()])
+        .output()
+        .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
@@ -48,18 +55,20 @@ fn a_dead_node_is_reported_and_comes_back_beside_its_launcher() {
     let mut launcher = Launcher::start(3);
     let leader = launcher.ready();
     let file = std::fs::read(launcher.file()).unwrap();
-    let clerk = clerk::Clerk::open(launcher.file()).unwrap();
+    let clerk = Clerk::open(launcher.file()).unwrap();
     clerk.put("before", "1").unwrap();
 
     let process = launcher.node_processes()[leader];
     kill(process);
-    let report = launcher.process().wait_for_line(&format!("node {leader} died: "));
+    let report = launcher
+        .process()
+        .wait_for_line(&format!("node {leader} died: "));
     assert!(report.contains("SIGKILL"), "{report}");
     clerk.put("meanwhile", "2").unwrap();
 
     let mut alone = launcher.node_alone(leader);
-    let status = status_stub(&launcher, leader);
-    let caught_up = || status().filter(|status| status.keys == 2);
+    let its_status = status_stub(&launcher, leader);
+    let caught_up = || its_status().filter(|status| status.keys == 2);
     eventually("the node has come back and caught up", caught_up);
     clerk.put("after", "3").unwrap();
     for (key, value) in [("before", "1"), ("meanwhile", "2"), ("after", "3")] {
@@ -70,7 +79,11 @@ fn a_dead_node_is_reported_and_comes_back_beside_its_launcher() {
     let ended = alone.wait();
     assert!(ended.success(), "{ended}");
     launcher.stop();
-    assert_eq!(std::fs::read(launcher.file()).unwrap(), file, "the cluster file is as it was");
+    assert_eq!(
+        std::fs::read(launcher.file()).unwrap(),
+        file,
+        "the cluster file is as it was"
+    );
 }
 
 /// The original's defect 1: nothing survived a restart.
@@ -78,13 +91,18 @@ fn a_dead_node_is_reported_and_comes_back_beside_its_launcher() {
 fn sigterm_stops_all_nodes_and_the_same_command_finds_their_data() {
     let mut launcher = Launcher::start(3);
     launcher.ready();
-    let clerk = clerk::Clerk::open(launcher.file()).unwrap();
+    let clerk = Clerk::open(launcher.file()).unwrap();
     for number in 0..100 {
-        clerk.put(format!("key {number}"), number.to_string()).unwrap();
+        clerk
+            .put(format!("key {number}"), number.to_string())
+            .unwrap();
     }
     let nodes = launcher.node_processes();
     launcher.stop();
-    assert!(!nodes.iter().any(|&node| is_alive(node)), "the launcher ends after its nodes");
+    assert!(
+        !nodes.iter().any(|&node| is_alive(node)),
+        "the launcher ends after its nodes"
+    );
 
     launcher.start_again();
     launcher.ready();
@@ -122,10 +140,13 @@ fn a_second_process_on_the_same_data_names_the_first() {
     let ended = second.wait();
     assert_eq!(ended.code(), Some(1), "{}", second.output());
     let said = second.line("raft_core_run: ").expect("it says why");
-    assert!(said.contains(&holder.to_string()), "it names the holder, process {holder}: {said}");
+    assert!(
+        said.contains(&holder.to_string()),
+        "it names the holder, process {holder}: {said}"
+    );
     assert!(said.contains("node0"), "it names the directory: {said}");
 
-    let clerk = clerk::Clerk::open(launcher.file()).unwrap();
+    let clerk = Clerk::open(launcher.file()).unwrap();
     clerk.put("still", "there").unwrap(); // the first one was not disturbed
     launcher.stop();
 }
@@ -135,8 +156,8 @@ fn kill(process: u32) {
     kill_process(process, Signal::KILL).unwrap();
 }
 
-fn status_stub(launcher: &Launcher, node: usize) -> impl Fn() -> Option<proto::kv::StatusReply> {
-    let file = proto::cluster::ClusterFile::load(launcher.file()).unwrap();
-    let stub = crate::harness::cluster::stub(file.nodes[node]);
-    move || crate::harness::cluster::status(&stub)
+fn status_stub(launcher: &Launcher, node: usize) -> impl Fn() -> Option<StatusReply> + use<> {
+    let file = ClusterFile::load(launcher.file()).unwrap();
+    let stub = stub(file.nodes[node]);
+    move || status(&stub)
 }

@@ -61,7 +61,10 @@ impl Cluster {
     /// As [`start`](Self::start), each node with these options.
     pub(crate) fn with_knobs(count: usize, knobs: &[&str]) -> Self {
         let alone = alone();
-        let dir = tempfile::Builder::new().prefix("cluster-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("cluster-")
+            .tempdir()
+            .unwrap();
         let file = ClusterFile {
             nodes: free_addresses(count),
             cluster_id: fastrand::u64(..),
@@ -102,10 +105,6 @@ impl Cluster {
         self.dir().join("test.conf")
     }
 
-    pub(crate) fn cluster_id(&self) -> u64 {
-        self.file.cluster_id
-    }
-
     pub(crate) fn node_dir(&self, node: usize) -> PathBuf {
         self.dir().join("data").join(format!("node{node}"))
     }
@@ -142,7 +141,10 @@ impl Cluster {
 
     /// The process of a node that was started and not killed.
     pub(crate) fn process(&mut self, node: usize) -> &mut Process {
-        self.nodes[node].process.as_mut().expect("the node was started")
+        self.nodes[node]
+            .process
+            .as_mut()
+            .expect("the node was started")
     }
 
     /// `kill -9`.
@@ -163,14 +165,6 @@ impl Cluster {
         }
     }
 
-    /// Ends a node in order.
-    pub(crate) fn stop(&mut self, node: usize) {
-        let mut process = self.nodes[node].process.take().expect("the node was started");
-        process.signal(Signal::TERM);
-        let status = process.wait();
-        assert!(status.success(), "node {node} ended with {status} when asked to stop");
-    }
-
     /// `kill -STOP`: the process stands still; the system still takes connections and bytes for it.
     pub(crate) fn pause(&mut self, node: usize) {
         self.process(node).signal(Signal::STOP);
@@ -183,10 +177,11 @@ impl Cluster {
 
     /// What a node knows of itself; `None` while it does not answer.
     pub(crate) fn status(&self, node: usize) -> Option<StatusReply> {
-        let mut controller = RpcController::with_timeout(STATUS_LIMIT);
-        let reply = self.nodes[node].stub.status(&mut controller, &StatusArgs {});
-        let reply = reply.ok()?;
-        assert_eq!(reply.node_id, node as u64, "another node answers at its address");
+        let reply = status(&self.nodes[node].stub)?;
+        assert_eq!(
+            reply.node_id, node as u64,
+            "another node answers at its address"
+        );
         Some(reply)
     }
 
@@ -216,7 +211,8 @@ impl Cluster {
         let leader = self.leader();
         let goal = eventually("the leader's status", || self.status(leader)).commit_index;
         eventually(&format!("node {node} has applied {goal}"), || {
-            self.status(node).filter(|status| status.last_applied >= goal)
+            self.status(node)
+                .filter(|status| status.last_applied >= goal)
         });
     }
 
@@ -224,15 +220,27 @@ impl Cluster {
     pub(crate) fn wait_for_convergence(&self) {
         let running: Vec<usize> = self.running().collect();
         eventually(&format!("the same log on the nodes {running:?}"), || {
-            let statuses: Vec<StatusReply> =
-                running.iter().map(|&node| self.status(node)).collect::<Option<_>>()?;
+            let statuses: Vec<StatusReply> = running
+                .iter()
+                .map(|&node| self.status(node))
+                .collect::<Option<_>>()?;
             let first = statuses.first()?;
             let same = |status: &StatusReply| {
                 status.last_applied == status.last_log_index
-                    && (status.last_log_index, status.commit_index, status.keys, status.sessions)
-                        == (first.last_log_index, first.commit_index, first.keys, first.sessions)
+                    && (
+                        status.last_log_index,
+                        status.commit_index,
+                        status.keys,
+                        status.sessions,
+                    ) == (
+                        first.last_log_index,
+                        first.commit_index,
+                        first.keys,
+                        first.sessions,
+                    )
             };
-            (statuses.iter().all(same) && statuses.iter().any(|status| status.serving)).then_some(())
+            (statuses.iter().all(same) && statuses.iter().any(|status| status.serving))
+                .then_some(())
         });
     }
 
@@ -266,12 +274,22 @@ impl Drop for Cluster {
             }
         }
         if let Some(dir) = self.dir.take() {
-            eprintln!("---- the cluster's directory is kept: {}", dir.keep().display());
+            eprintln!(
+                "---- the cluster's directory is kept: {}",
+                dir.keep().display()
+            );
         }
     }
 }
 
-fn stub(addr: SocketAddr) -> KvServerRpcStub {
+/// What the node that `stub` calls knows of itself; `None` while it does not answer.
+pub(crate) fn status(stub: &KvServerRpcStub) -> Option<StatusReply> {
+    let mut controller = RpcController::with_timeout(STATUS_LIMIT);
+    stub.status(&mut controller, &StatusArgs {}).ok()
+}
+
+/// Calls the node at `addr` alone.
+pub(crate) fn stub(addr: SocketAddr) -> KvServerRpcStub {
     let options = ChannelOptions {
         backoff: RECONNECT,
         ..ChannelOptions::default()
@@ -293,7 +311,10 @@ fn free_addresses(count: usize) -> Vec<SocketAddr> {
     let taken: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind((ip, 0)).unwrap())
         .collect();
-    taken.iter().map(|taken| taken.local_addr().unwrap()).collect()
+    taken
+        .iter()
+        .map(|taken| taken.local_addr().unwrap())
+        .collect()
 }
 
 /// All files under `dir` with their sizes, in order of their names. One that vanishes meanwhile is left out.

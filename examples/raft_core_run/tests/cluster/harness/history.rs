@@ -35,7 +35,11 @@ impl Recorder {
             let random = fastrand::Rng::with_seed(seed.wrapping_add(client as u64));
             thread::spawn(move || record(&stop, &count, &clerk, client, begun, random))
         });
-        Self { clients: clients.collect(), stop, count }
+        Self {
+            clients: clients.collect(),
+            stop,
+            count,
+        }
     }
 
     /// How many operations have begun.
@@ -46,7 +50,10 @@ impl Recorder {
     /// The history of all clients, once each has ended its last operation.
     pub(crate) fn finish(self) -> Vec<Operation> {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect()
+        self.clients
+            .into_iter()
+            .flat_map(|client| client.join().expect("a client does not panic"))
+            .collect()
     }
 }
 
@@ -73,15 +80,29 @@ fn record(
             },
             5..8 => {
                 let value = format!("{number};");
-                end_of(clerk.append(key.clone(), value.clone()), What::Append(value), begun)
+                end_of(
+                    clerk.append(key.clone(), value.clone()),
+                    What::Append(value),
+                    begun,
+                )
             }
             _ => {
                 let value = format!("{number}:");
-                end_of(clerk.put(key.clone(), value.clone()), What::Put(value), begun)
+                end_of(
+                    clerk.put(key.clone(), value.clone()),
+                    What::Put(value),
+                    begun,
+                )
             }
         };
         if let Some((what, returned)) = ended {
-            history.push(Operation { client, key, what, called, returned });
+            history.push(Operation {
+                client,
+                key,
+                what,
+                called,
+                returned,
+            });
         }
     }
     history

@@ -1,9 +1,8 @@
-//! The launcher and the sample client, run as a user runs them.
+//! The launcher, run as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::MutexGuard;
-use std::sync::OnceLock;
 use std::thread;
 
 use rustix::process::Signal;
@@ -26,7 +25,10 @@ impl Launcher {
     /// Starts `count` nodes by one command, which writes the cluster file itself.
     pub(crate) fn start(count: usize) -> Self {
         let alone = alone();
-        let dir = tempfile::Builder::new().prefix("launcher-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("launcher-")
+            .tempdir()
+            .unwrap();
         let knobs = vec![format!("--ip={}", loopback())];
         let process = launch(dir.path(), count, &knobs, 1);
         Self {
@@ -57,7 +59,9 @@ impl Launcher {
     /// Waits for the ready line; yields the number of the leader.
     pub(crate) fn ready(&mut self) -> usize {
         let line = self.process.wait_for_line("cluster ready: ");
-        let node = line.strip_prefix("cluster ready: leader node ").and_then(|rest| rest.split(' ').next());
+        let node = line
+            .strip_prefix("cluster ready: leader node ")
+            .and_then(|rest| rest.split(' ').next());
         node.and_then(|node| node.parse().ok())
             .unwrap_or_else(|| panic!("`{line}` names no leader"))
     }
@@ -67,7 +71,10 @@ impl Launcher {
         (0..self.count)
             .map(|node| {
                 let line = self.process.wait_for_line(&format!("node {node}: "));
-                let id = line.rsplit_once("pid ").expect("the line names the process").1;
+                let id = line
+                    .rsplit_once("pid ")
+                    .expect("the line names the process")
+                    .1;
                 id.trim().parse().unwrap()
             })
             .collect()
@@ -77,14 +84,26 @@ impl Launcher {
     pub(crate) fn stop(&mut self) {
         self.process.signal(Signal::TERM);
         let status = self.process.wait();
-        assert!(status.success(), "the launcher ended with {status} when asked to stop");
+        assert!(
+            status.success(),
+            "the launcher ended with {status} when asked to stop"
+        );
     }
 
     /// `raft_core_run --node I` beside this launcher, with the same files.
     pub(crate) fn node_alone(&self, node: usize) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raft_core_run"));
-        command.arg("--node").arg(node.to_string()).arg("-f").arg(self.file()).env_remove("RUST_LOG");
-        Process::start(&format!("node {node} alone"), command, &self.dir.path().join(format!("alone{node}.log")))
+        command
+            .arg("--node")
+            .arg(node.to_string())
+            .arg("-f")
+            .arg(self.file())
+            .env_remove("RUST_LOG");
+        Process::start(
+            &format!("node {node} alone"),
+            command,
+            &self.dir.path().join(format!("alone{node}.log")),
+        )
     }
 }
 
@@ -114,34 +133,4 @@ fn launch(dir: &Path, count: usize, knobs: &[String], start: u32) -> Process {
 
 fn log(dir: &Path, start: u32) -> PathBuf {
     dir.join(format!("launcher-start{start}.log"))
-}
-
-/// Runs the sample client to its end.
-pub(crate) fn caller_main(file: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(caller_main_program());
-    command.arg("-f").arg(file).args(arguments).env_remove("RUST_LOG");
-    command.output().unwrap()
-}
-
-/// The sample client belongs to another package, which `cargo test -p raft_core_run` does not build:
-/// this does, beside the launcher under test.
-fn caller_main_program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let launcher = Path::new(env!("CARGO_BIN_EXE_raft_core_run"));
-        let profile_dir = launcher.parent().expect("a program stands in a directory");
-        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(profile) => profile,
-        };
-        let target_dir = profile_dir.parent().expect("cargo names it after the profile");
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "caller_main", "--profile", profile, "--target-dir"])
-            .arg(target_dir)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success(), "caller_main does not build");
-        launcher.with_file_name("caller_main")
-    })
 }

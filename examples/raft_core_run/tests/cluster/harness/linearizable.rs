@@ -44,9 +44,14 @@ pub(crate) struct Violation {
 pub(crate) fn check(history: Vec<Operation>) -> Result<(), Violation> {
     let mut of_keys: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
     for operation in history {
-        of_keys.entry(operation.key.clone()).or_default().push(operation);
+        of_keys
+            .entry(operation.key.clone())
+            .or_default()
+            .push(operation);
     }
-    of_keys.into_values().try_for_each(|operations| Search::new(operations).run())
+    of_keys
+        .into_values()
+        .try_for_each(|operations| Search::new(operations).run())
 }
 
 /// The value of a key; `None` before its first write. Shared by all the places that remember it.
@@ -97,13 +102,23 @@ impl Search {
         times.sort_by_key(|&(at, is_call, number)| (at, !is_call, number));
 
         let length = times.len() + 1;
-        let mut events = vec![Event { operation: usize::MAX, is_call: false, previous: length - 1, next: 1 % length }];
+        let mut events = vec![Event {
+            operation: usize::MAX,
+            is_call: false,
+            previous: length - 1,
+            next: 1 % length,
+        }];
         let mut return_of = vec![0; operations.len()];
         for (place, &(_, is_call, operation)) in (1..).zip(&times) {
             if !is_call {
                 return_of[operation] = place;
             }
-            events.push(Event { operation, is_call, previous: place - 1, next: (place + 1) % length });
+            events.push(Event {
+                operation,
+                is_call,
+                previous: place - 1,
+                next: (place + 1) % length,
+            });
         }
         Self {
             done: Done(vec![0; operations.len().div_ceil(64)]),
@@ -126,7 +141,8 @@ impl Search {
                 if let Some(value) = apply(&self.value, &self.operations[operation].what) {
                     self.done.flip(operation);
                     if seen.insert((self.done.clone(), value.clone())) {
-                        self.taken.push((at, std::mem::replace(&mut self.value, value)));
+                        self.taken
+                            .push((at, std::mem::replace(&mut self.value, value)));
                         self.unlink(at);
                         self.unlink(self.return_of[operation]);
                         at = self.events[HEAD].next;
@@ -137,7 +153,10 @@ impl Search {
                 at = event.next;
             } else {
                 // This one ended before anything further began, and nothing that began before fits.
-                if best.as_ref().is_none_or(|best| best.explained_count() < self.taken.len()) {
+                if best
+                    .as_ref()
+                    .is_none_or(|best| best.explained_count() < self.taken.len())
+                {
                     best = Some(self.violation(at));
                 }
                 let Some((call, value)) = self.taken.pop() else {
@@ -174,7 +193,10 @@ impl Search {
             beside.push(self.operations[self.events[at].operation].clone());
             at = self.events[at].next;
         }
-        let explained = self.taken.iter().map(|&(call, _)| self.operations[self.events[call].operation].clone());
+        let explained = self
+            .taken
+            .iter()
+            .map(|&(call, _)| self.operations[self.events[call].operation].clone());
         Violation {
             key: self.operations[0].key.clone(),
             stuck_at: beside,
@@ -202,19 +224,35 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 12;
-        let Self { key, stuck_at, explained } = self;
-        writeln!(f, "key {key}: no order explains what its clients saw; the best explains {} operations, last:", explained.len())?;
+        let Self {
+            key,
+            stuck_at,
+            explained,
+        } = self;
+        writeln!(
+            f,
+            "key {key}: no order explains what its clients saw; the best explains {} operations, last:",
+            explained.len()
+        )?;
         for operation in &explained[explained.len().saturating_sub(SHOWN)..] {
             writeln!(f, "  {operation}")?;
         }
         writeln!(f, "and then none of:")?;
-        stuck_at.iter().try_for_each(|operation| writeln!(f, "  {operation}"))
+        stuck_at
+            .iter()
+            .try_for_each(|operation| writeln!(f, "  {operation}"))
     }
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, what, called, returned, .. } = self;
+        let Self {
+            client,
+            what,
+            called,
+            returned,
+            ..
+        } = self;
         write!(f, "{:>10} us .. ", called.as_micros())?;
         match returned {
             Some(returned) => write!(f, "{:>10} us", returned.as_micros())?,
@@ -228,13 +266,14 @@ mod tests {
     use super::*;
 
     fn history(lines: &[(u64, u64, What)]) -> Vec<Operation> {
-        let operation = |(client, &(called, returned, ref what)): (usize, &(u64, u64, What))| Operation {
-            client,
-            key: "k".to_owned(),
-            what: what.clone(),
-            called: Duration::from_millis(called),
-            returned: (returned != NEVER).then(|| Duration::from_millis(returned)),
-        };
+        let operation =
+            |(client, &(called, returned, ref what)): (usize, &(u64, u64, What))| Operation {
+                client,
+                key: "k".to_owned(),
+                what: what.clone(),
+                called: Duration::from_millis(called),
+                returned: (returned != NEVER).then(|| Duration::from_millis(returned)),
+            };
         lines.iter().enumerate().map(operation).collect()
     }
 
@@ -270,9 +309,17 @@ mod tests {
     fn a_stale_read_is_rejected() {
         let stale = history(&[(0, 1, put("a")), (2, 3, put("b")), (4, 5, got("a"))]);
         let violation = check(stale).unwrap_err().to_string();
-        assert!(violation.contains("4000 us"), "it names the read: {violation}");
+        assert!(
+            violation.contains("4000 us"),
+            "it names the read: {violation}"
+        );
         // Two reads beside a write: once it was seen, it stays seen.
-        let back = history(&[(0, 1, put("a")), (2, 9, put("b")), (3, 4, got("b")), (5, 6, got("a"))]);
+        let back = history(&[
+            (0, 1, put("a")),
+            (2, 9, put("b")),
+            (3, 4, got("b")),
+            (5, 6, got("a")),
+        ]);
         check(back).unwrap_err();
     }
 
@@ -293,7 +340,12 @@ mod tests {
     fn an_unknown_write_may_count_late_or_never_but_not_early() {
         let unknown = |reads: [What; 2]| {
             let [first, second] = reads;
-            check(history(&[(0, 1, put("a")), (2, NEVER, put("b")), (3, 4, first), (50, 60, second)]))
+            check(history(&[
+                (0, 1, put("a")),
+                (2, NEVER, put("b")),
+                (3, 4, first),
+                (50, 60, second),
+            ]))
         };
         unknown([got("a"), got("b")]).unwrap();
         unknown([got("a"), got("a")]).unwrap();
@@ -312,7 +364,10 @@ mod tests {
     #[test]
     fn many_operations_at_once_are_searched_to_the_end() {
         let letters = "hgfedcba";
-        let mut lines: Vec<_> = letters.chars().map(|letter| (0, 100, append(&letter.to_string()))).collect();
+        let mut lines: Vec<_> = letters
+            .chars()
+            .map(|letter| (0, 100, append(&letter.to_string())))
+            .collect();
         lines.push((101, 102, got("abcdefgh")));
         check(history(&lines)).unwrap();
         *lines.last_mut().unwrap() = (101, 102, got("abcdefgg"));

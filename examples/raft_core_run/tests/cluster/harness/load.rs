@@ -117,7 +117,10 @@ fn write_until(stop: &AtomicBool, acks: &Acks, clerk: &Clerk, writer: u64) -> Jo
         let written = journal.keys.entry(key.clone()).or_default();
         match clerk.put(key, value.clone()) {
             Ok(()) => {
-                *written = Written { acknowledged: Some(value), perhaps: Vec::new() };
+                *written = Written {
+                    acknowledged: Some(value),
+                    perhaps: Vec::new(),
+                };
                 journal.acknowledged += 1;
                 acks.one();
             }
@@ -149,7 +152,10 @@ impl Journal {
     /// # Panics
     /// If an acknowledged write is missing, or there is a value that should not be.
     pub(crate) fn verify(&self, cluster: &Cluster) {
-        assert!(self.acknowledged > 0, "a journal without promises proves nothing");
+        assert!(
+            self.acknowledged > 0,
+            "a journal without promises proves nothing"
+        );
         let clerk = cluster.clerk(0);
         let keys: Vec<_> = self.keys.iter().collect();
         let wrong: Vec<String> = thread::scope(|scope| {
@@ -157,10 +163,17 @@ impl Journal {
                 .chunks(keys.len().div_ceil(READERS))
                 .map(|part| {
                     let clerk = clerk.clone();
-                    scope.spawn(move || part.iter().filter_map(|(key, written)| wrong(&clerk, key, written)).collect::<Vec<_>>())
+                    scope.spawn(move || {
+                        part.iter()
+                            .filter_map(|(key, written)| wrong(&clerk, key, written))
+                            .collect::<Vec<_>>()
+                    })
                 })
                 .collect();
-            readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect()
+            readers
+                .into_iter()
+                .flat_map(|reader| reader.join().unwrap())
+                .collect()
         });
         assert!(
             wrong.is_empty(),
@@ -169,7 +182,13 @@ impl Journal {
             keys.len(),
             wrong[..wrong.len().min(5)].join("\n")
         );
-        let Self { acknowledged, unknown, refused, longest_gap, .. } = self;
+        let Self {
+            acknowledged,
+            unknown,
+            refused,
+            longest_gap,
+            ..
+        } = self;
         println!(
             "all of {acknowledged} acknowledged writes are there ({unknown} unknown, {refused} refused); \
              longest gap between two acknowledgements: {} ms",
@@ -179,12 +198,19 @@ impl Journal {
 }
 
 fn wrong(clerk: &Clerk, key: &str, written: &Written) -> Option<String> {
-    let found = clerk.get(key.to_owned()).unwrap_or_else(|error| panic!("get {key}: {error}"));
+    let found = clerk
+        .get(key.to_owned())
+        .unwrap_or_else(|error| panic!("get {key}: {error}"));
     let found = found.map(|value| String::from_utf8_lossy(&value).into_owned());
     let is_promised = found == written.acknowledged;
-    let is_possible = found.as_ref().is_some_and(|value| written.perhaps.contains(value));
+    let is_possible = found
+        .as_ref()
+        .is_some_and(|value| written.perhaps.contains(value));
     (!is_promised && !is_possible).then(|| {
-        let Written { acknowledged, perhaps } = written;
+        let Written {
+            acknowledged,
+            perhaps,
+        } = written;
         format!("{key} holds {found:?}; acknowledged: {acknowledged:?}; perhaps: {perhaps:?}")
     })
 }

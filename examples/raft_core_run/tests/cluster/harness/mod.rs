@@ -6,6 +6,7 @@
 //! Recorder ─ linearizable   who asked what when and got which answer, and whether that can be
 //! ```
 
+pub(crate) mod caller;
 pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod launcher;
@@ -15,9 +16,10 @@ pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod wait;
 pub(crate) mod wal;
+pub(crate) mod wire;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use launcher::Launcher;
-pub(crate) use load::{Journal, Load};
+pub(crate) use load::Load;
 pub(crate) use process::Process;
 pub(crate) use wait::{HANG_GUARD, eventually, seed};

@@ -88,7 +88,9 @@ impl Process {
     /// The first line so far that holds `text`.
     pub(crate) fn line(&self, text: &str) -> Option<String> {
         let output = self.output();
-        let mut complete = output.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let mut complete = output
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
         complete
             .find(|line| line.contains(text))
             .map(|line| line.trim_end().to_owned())

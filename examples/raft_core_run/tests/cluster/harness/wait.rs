@@ -31,9 +31,10 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
 /// The seed of a test: `TEST_SEED` where it is set, to repeat a run; drawn anew otherwise. Printed, so
 /// that a failure's output names it.
 pub(crate) fn seed(test: &str) -> u64 {
-    let seed = std::env::var("TEST_SEED")
-        .ok()
-        .map_or_else(|| fastrand::u64(..), |text| text.parse().expect("TEST_SEED is a number"));
+    let seed = std::env::var("TEST_SEED").ok().map_or_else(
+        || fastrand::u64(..),
+        |text| text.parse().expect("TEST_SEED is a number"),
+    );
     println!("{test}: TEST_SEED={seed}");
     seed
 }

@@ -10,7 +10,10 @@ use super::cluster::files_of;
 /// The segment being written: the last one that holds anything but its header.
 pub(crate) fn last_segment(node_dir: &Path) -> PathBuf {
     let segments = files_of(&node_dir.join("wal"));
-    let written = segments.into_iter().rev().find(|(path, _)| used_bytes(path) > HEADER_BYTES);
+    let written = segments
+        .into_iter()
+        .rev()
+        .find(|(path, _)| used_bytes(path) > HEADER_BYTES);
     written.expect("a node that has run has a log").0
 }
 
@@ -27,12 +30,21 @@ pub(crate) fn used_bytes(segment: &Path) -> u64 {
 /// Ends the file in the middle of what was written last.
 pub(crate) fn cut(segment: &Path, bytes: u64) {
     let end = used_bytes(segment) - bytes;
-    OpenOptions::new().write(true).open(segment).unwrap().set_len(end).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(segment)
+        .unwrap()
+        .set_len(end)
+        .unwrap();
 }
 
 /// Changes one bit; once more changes it back.
 pub(crate) fn flip(file: &Path, offset: u64, bit: u32) {
-    let mut file: File = OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut file: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .unwrap();
     let mut byte = [0];
     file.seek(SeekFrom::Start(offset)).unwrap();
     file.read_exact(&mut byte).unwrap();

@@ -18,6 +18,9 @@ use crate::request::Request;
 use crate::service::KvService;
 use crate::state_machine::StateMachineOptions;
 
+/// What an entry's message to a follower holds besides the entry, in bytes; amply.
+const ENTRY_OVERHEAD_BYTES: usize = 4096;
+
 /// How to run one node of the store.
 #[derive(Clone)]
 pub struct KvServerOptions {
@@ -156,6 +159,8 @@ impl KvServer {
             })
             .map_err(StartError::Thread)?;
 
+        let max_body_bytes = usize::try_from(limits.max_body_bytes).unwrap_or(usize::MAX);
+        let max_entry_bytes = max_body_bytes.saturating_sub(ENTRY_OVERHEAD_BYTES);
         let mut provider = RpcProvider::new(ProviderOptions {
             loops: Some(loops),
             limits,
@@ -167,6 +172,7 @@ impl KvServer {
             addresses,
             clock,
             gauges,
+            max_entry_bytes,
         };
         let provider = provider
             .notify_service(RaftRpcService::new(Arc::new(raft_service)))

@@ -26,6 +26,8 @@ pub(crate) struct KvService {
     pub(crate) addresses: Arc<[SocketAddr]>,
     pub(crate) clock: Arc<LogClock>,
     pub(crate) gauges: Arc<Gauges>,
+    /// A larger entry would be committed nowhere: it fits into no message to a follower.
+    pub(crate) max_entry_bytes: usize,
 }
 
 impl KvService {
@@ -38,20 +40,14 @@ impl KvService {
 
     fn propose(&self, context: &RpcContext, command: &Command, kind: Kind) {
         match codec::encode(command) {
-            Ok(entry) => self.node.propose(
-                entry,
-                Request {
-                    asker: self.asker(context),
-                    kind,
-                },
-            ),
-            Err(error) => {
-                tracing::debug!(peer = %context.peer_addr(), %error, "command refused");
-                kind.refuse(
-                    Code::InvalidArgument,
-                    "key and value are larger than one entry may be",
-                );
+            Ok(entry) if entry.len() <= self.max_entry_bytes => {
+                let asker = self.asker(context);
+                self.node.propose(entry, Request { asker, kind });
             }
+            Ok(_) | Err(_) => kind.refuse(
+                Code::InvalidArgument,
+                "key and value together are larger than one log entry may be",
+            ),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::options::NodeOptions;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
-    CallId, Config, Effect, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term,
+    CallId, Config, Effect, Entry, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term,
 };
 use crate::peer::Peer;
 use crate::storage::{Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, TornTail};
@@ -315,7 +315,12 @@ impl<W: Waiter> Driver<W> {
         let timeout = match &message {
             // An election that waits longer than its timeout is over.
             Message::RequestVote { .. } => self.options.election_timeout.0,
-            // Covers a slow fdatasync at the follower; heartbeats tell meanwhile that it lives.
+            // Covers a slow fdatasync at the follower; heartbeats tell meanwhile that it lives. A
+            // large entry must not be given up, and sent again, while it is still travelling.
+            Message::AppendEntries { entries, .. } => {
+                let bytes: usize = entries.iter().map(Entry::size_bytes).sum();
+                self.options.election_timeout.1 * 2 + transfer_time(bytes)
+            }
             _ => self.options.election_timeout.1 * 2,
         };
         let inbox = self.inbox.clone();
@@ -467,6 +472,11 @@ fn status_of(raft: &Raft) -> NodeStatus {
         snapshot: raft.snapshot(),
         log_bytes: raft.log_bytes(),
     }
+}
+
+/// How long `bytes` take to a follower at the slowest rate worth waiting for, 1 MiB a second.
+fn transfer_time(bytes: usize) -> Duration {
+    Duration::from_millis((bytes >> 10) as u64)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -153,8 +153,9 @@ impl SimDisk {
         state.power_off_at = Some(state.operations + operations);
     }
 
-    /// Makes the next sync but `syncs` fail, of a file or of a directory. As on Linux, what it was
-    /// to make durable stays visible, never becomes durable, and the sync after it succeeds.
+    /// Makes the next sync but `syncs` fail, of a file or of a directory. As on Linux, what was
+    /// written to the file stays visible, never becomes durable, and the sync after it succeeds.
+    /// Names, which a file system keeps in a journal, are as durable after it as before.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.state.lock().fail_sync_at = Some(syncs);
     }
@@ -497,11 +498,11 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.operate()?;
+        state.sync_fails()?;
         let synced: Vec<_> = state
             .renames
             .extract_if(.., |(_, change)| change.is_in(dir))
             .collect();
-        state.sync_fails()?;
         for (_, change) in synced {
             change.apply(&mut state.durable_names);
         }

@@ -27,18 +27,20 @@ pub(in crate::storage) struct Joined {
 impl ReplayedLog {
     /// Begins where the oldest segment does.
     pub(super) fn starting_from(summary: Summary) -> Self {
-        let Summary {
-            compaction,
-            last_index,
-            ..
-        } = summary;
-        let known = last_index == compaction.drop_upto.index;
-        Self {
+        let mut log = Self {
             summary,
-            prev_index: last_index,
-            prev_term: known.then_some(compaction.drop_upto.term),
+            prev_index: LogIndex::ZERO,
+            prev_term: None,
             entries: VecDeque::new(),
-        }
+        };
+        log.begin_after(summary.last_index);
+        log
+    }
+
+    fn begin_after(&mut self, index: LogIndex) {
+        let dropped = self.summary.compaction.drop_upto;
+        self.prev_index = index;
+        self.prev_term = (index == dropped.index).then_some(dropped.term);
     }
 
     /// Takes in one record.
@@ -106,8 +108,7 @@ impl ReplayedLog {
         self.summary.last_index = from.prev();
         if from <= self.prev_index {
             self.entries.clear();
-            self.prev_index = from.prev();
-            self.prev_term = None;
+            self.begin_after(from.prev());
         } else {
             let kept = from.get() - self.prev_index.get() - 1;
             self.entries

@@ -89,10 +89,24 @@ pub(super) fn replay(disk: &dyn Disk, identity: Identity) -> Result<Option<Repla
         }
         found.read_segment(&content, number == numbers[numbers.len() - 1])?;
     }
-    if replay.is_none() && stillborn.is_some() {
-        return Ok(None);
+    if let Some(found) = &replay {
+        check_start(disk, found)?;
     }
     Ok(replay)
+}
+
+/// A segment is removed only when nothing in it is needed. The oldest one's header says where the
+/// log went on; if that is beyond what was allowed to go, an older one was not removed by us.
+fn check_start(disk: &dyn Disk, found: &Replay) -> Result<(), StorageError> {
+    let dropped = found.log.summary.compaction.drop_upto.index;
+    if found.log.begins_after() <= dropped {
+        return Ok(());
+    }
+    let oldest = found.segments[0].number;
+    Err(StorageError::Missing {
+        file: disk.locate(&segment::path(oldest.saturating_sub(1))),
+        what: format!("the entries after {dropped} are not in the segments that are there"),
+    })
 }
 
 fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {

@@ -1,0 +1,17 @@
+//! What a user of `raft::storage` sees: through crashes, damage, full disks and restarts.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails says why, and may fail by a panic; its numbers are small"
+)]
+
+mod corruption;
+mod crash;
+mod directory;
+mod full_disk;
+mod model;
+mod real_disk;
+mod script;
+mod segments;
+mod snapshots;

@@ -170,3 +170,26 @@ fn failed_sync_poisons_the_persister() {
         "it was in doubt"
     );
 }
+
+/// What half arrived cannot be taken back: that is not a lack of space any more.
+#[test]
+fn refused_write_that_cannot_be_taken_back_poisons() {
+    let disk = SimDisk::new();
+    drop(open(&disk).unwrap());
+    disk.set_capacity(Some(300));
+    let (mut persister, _) = open(&disk).unwrap();
+    let hard_state = Some(term(1, None));
+    let entries = vec![entry(1, 1, &[1; 300])];
+    let large = WriteBatch {
+        hard_state,
+        entries,
+        ..WriteBatch::default()
+    };
+    disk.fail_sync_after(0);
+    let error = persister.write(&large).unwrap_err();
+    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+    assert!(matches!(
+        persister.sync(),
+        Err(StorageError::Poisoned { .. })
+    ));
+}

@@ -294,12 +294,7 @@ impl Wal {
     fn sync_tail(&mut self) -> Result<(), StorageError> {
         if let Err(source) = self.tail.file.sync_data() {
             let file = self.disk.locate(&self.tail.path);
-            // Also when the system calls it a lack of space: what was written is in doubt.
-            return Err(self.poison(StorageError::Io {
-                action: "sync",
-                file,
-                source,
-            }));
+            return Err(self.poison(StorageError::io("sync", file, source)));
         }
         self.tail.synced = self.tail.end;
         self.dirty = false;
@@ -394,7 +389,21 @@ impl Wal {
         Ok(())
     }
 
+    /// Fails from now on. Whatever the system called it, it is no lack of space that the caller
+    /// could wait out.
     fn poison(&mut self, error: StorageError) -> StorageError {
+        let error = match error {
+            StorageError::NoSpace {
+                action,
+                file,
+                source,
+            } => StorageError::Io {
+                action,
+                file,
+                source,
+            },
+            other => other,
+        };
         self.poisoned = Some(format!("failed: {error}"));
         error
     }

@@ -2,14 +2,15 @@
 
 use std::env;
 use std::fs::File;
+use std::io;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use clerk::{Clerk, ClerkOptions};
+use crossbeam_channel::bounded;
 use proto::cluster::{ClusterFile, derived_cluster_id};
 use proto::kv::{KvServerRpcStub, StatusArgs, StatusReply};
 use rpc::{RpcChannel, RpcController};
@@ -20,6 +21,9 @@ use crate::command::Failure;
 
 /// How long the nodes may take until the first put is answered.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one put may take until another one is tried.
+const PUT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long one node may take to tell its status.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -115,14 +119,21 @@ impl Cluster {
     fn wait_until_ready(&mut self) -> Result<(), Failure> {
         let limit = Instant::now() + READY_LIMIT;
         let options = ClerkOptions {
-            timeout: Duration::from_secs(1),
+            timeout: PUT_LIMIT,
             ..ClerkOptions::default()
         };
         let clerk = Clerk::new(&self.addresses, options);
         let clerk = clerk.map_err(|error| Failure::Failed(error.to_string()))?;
         loop {
-            let Err(error) = clerk.put("ready", "yes") else {
-                return Ok(());
+            // Not the blocking form: a clerk that hangs must not hang us as well.
+            let (sender, ended) = bounded(1);
+            clerk.put_async("ready", "yes", move |result| {
+                let _ = sender.send(result);
+            });
+            let error = match ended.recv_timeout(2 * PUT_LIMIT) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "a put did not end at its deadline".to_owned(),
             };
             for (index, node) in self.nodes.iter_mut().enumerate() {
                 if let Ok(Some(status)) = node.process.ended() {
@@ -208,7 +219,7 @@ fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
 fn tail(path: &Path) -> String {
     let mut bytes = Vec::new();
     // Whatever can be read of it helps.
-    let _ = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    let _ = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
     let start = bytes.len().saturating_sub(LOG_TAIL_BYTES);
     String::from_utf8_lossy(&bytes[start..])
         .trim_end()

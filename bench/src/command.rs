@@ -75,3 +75,32 @@ pub fn seconds(text: &str) -> Result<f64, String> {
         .filter(|seconds| (0.05..=3600.0).contains(seconds));
     seconds.ok_or_else(|| "write a number of seconds from 0.05 to 3600".to_owned())
 }
+
+/// The cell of that name or, if there is none, those with `text` in their names.
+#[must_use]
+pub fn selected<C>(mut cells: Vec<C>, text: &str, name: impl Fn(&C) -> &str) -> Vec<C> {
+    let is_name = cells.iter().any(|cell| name(cell) == text);
+    cells.retain(|cell| {
+        if is_name {
+            name(cell) == text
+        } else {
+            name(cell).contains(text)
+        }
+    });
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cells_full_name_selects_it_alone() {
+        let names = || vec!["put/threads-1", "put/threads-16", "get/threads-1"];
+        let select = |text| selected(names(), text, |name| name);
+        assert_eq!(select("put/threads-1"), ["put/threads-1"]);
+        assert_eq!(select("threads-1"), names());
+        assert_eq!(select("put"), ["put/threads-1", "put/threads-16"]);
+        assert_eq!(select(""), names());
+    }
+}

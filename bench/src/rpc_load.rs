@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -103,7 +103,8 @@ impl Pump {
 #[derive(Debug)]
 pub struct BlockingLoad {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// Disconnected once no thread is left.
+    ended: Receiver<()>,
     _loops: EventLoops,
 }
 
@@ -119,19 +120,23 @@ impl BlockingLoad {
     ) -> Result<BlockingLoad, Failure> {
         let loops = event_loop()?;
         let stub = EchoStub::new(channel(addr, &loops));
-        let mut load = BlockingLoad {
-            stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::new(),
+        let stop = Arc::new(AtomicBool::new(false));
+        let (running, ended) = bounded(0);
+        let load = BlockingLoad {
+            stop,
+            ended,
             _loops: loops,
         };
         for recorder in recorders {
-            let (stub, recorder, stop) = (stub.clone(), recorder.clone(), Arc::clone(&load.stop));
+            let (stub, recorder, running) = (stub.clone(), recorder.clone(), running.clone());
+            let stop = Arc::clone(&load.stop);
             let args = EchoArgs {
                 payload: payload.clone(),
             };
             let thread = thread::Builder::new()
                 .name("blocking-client".to_owned())
                 .spawn(move || {
+                    let _running = running;
                     let mut controller = RpcController::new();
                     let mut start = Instant::now();
                     while !stop.load(Ordering::Relaxed) {
@@ -143,8 +148,7 @@ impl BlockingLoad {
                         start = end;
                     }
                 });
-            load.threads
-                .push(thread.map_err(Failure::of("cannot start a client thread"))?);
+            thread.map_err(Failure::of("cannot start a client thread"))?;
         }
         Ok(load)
     }
@@ -153,10 +157,8 @@ impl BlockingLoad {
 impl Drop for BlockingLoad {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A thread's calls have deadlines, and it has told its recorder what went wrong.
-            let _ = thread.join();
-        }
+        // Nothing is ever sent: this returns when the last thread has ended, or at the limit.
+        let _ = self.ended.recv_timeout(END_LIMIT);
     }
 }
 

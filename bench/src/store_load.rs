@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -118,7 +118,8 @@ fn key(number: u32) -> Bytes {
 #[derive(Debug)]
 pub struct BlockingClients {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// Disconnected once no thread is left.
+    ended: Receiver<()>,
 }
 
 impl BlockingClients {
@@ -131,16 +132,16 @@ impl BlockingClients {
         operation: Operation,
         recorders: &[Recorder],
     ) -> Result<Self, Failure> {
-        let mut load = BlockingClients {
-            stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::new(),
-        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let (running, ended) = bounded(0);
+        let load = BlockingClients { stop, ended };
         for (index, recorder) in recorders.iter().enumerate() {
-            let (clients, recorder, stop) =
-                (clients.clone(), recorder.clone(), Arc::clone(&load.stop));
+            let (clients, recorder, running) = (clients.clone(), recorder.clone(), running.clone());
+            let stop = Arc::clone(&load.stop);
             let thread = thread::Builder::new()
                 .name("client".to_owned())
                 .spawn(move || {
+                    let _running = running;
                     let mut random = fastrand::Rng::with_seed(index as u64);
                     let mut start = Instant::now();
                     while !stop.load(Ordering::Relaxed) {
@@ -152,8 +153,7 @@ impl BlockingClients {
                         start = end;
                     }
                 });
-            load.threads
-                .push(thread.map_err(Failure::of("cannot start a client thread"))?);
+            thread.map_err(Failure::of("cannot start a client thread"))?;
         }
         Ok(load)
     }
@@ -162,10 +162,9 @@ impl BlockingClients {
 impl Drop for BlockingClients {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // Operations have deadlines, and a thread has told its recorder what went wrong.
-            let _ = thread.join();
-        }
+        // Nothing is ever sent: this returns when the last thread has ended, or at the limit. One that
+        // hangs in spite of its operation's deadline is left behind, rather than hanging us as well.
+        let _ = self.ended.recv_timeout(END_LIMIT);
     }
 }
 

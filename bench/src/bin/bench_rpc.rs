@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bench::child::{ChildProcess, wait_for_end_of_stdin};
-use bench::command::{Failure, exit_code, parse, seconds};
+use bench::command::{Failure, exit_code, parse, seconds, selected};
 use bench::latency::{Latency, Recorder, median};
 use bench::machine::{Machine, load};
 use bench::rpc_load::{BlockingLoad, CallbackLoad};
@@ -47,7 +47,7 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
-    /// Only the cells with TEXT in their names
+    /// Only the cell called TEXT or, if there is none, those with TEXT in their names
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
 
@@ -84,10 +84,7 @@ fn run() -> Result<(), Failure> {
     if let Some(Serve::Serve { side }) = cli.serve {
         return serve(side);
     }
-    let cells: Vec<Cell> = all_cells()
-        .into_iter()
-        .filter(|cell| cell.name.contains(&cli.filter))
-        .collect();
+    let cells = selected(all_cells(), &cli.filter, |cell| &cell.name);
     if cells.is_empty() {
         let filter = &cli.filter;
         return Err(Failure::Usage(format!(

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bench::cluster::{Cluster, node_program};
-use bench::command::{Failure, exit_code, parse, seconds};
+use bench::command::{Failure, exit_code, parse, seconds, selected};
 use bench::disk::{Blocks, syncs_per_second};
 use bench::latency::{Latency, Recorder, median};
 use bench::machine::{Machine, file_system_of, is_in_memory, load};
@@ -53,7 +53,7 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
-    /// Only the cells with TEXT in their names
+    /// Only the cell called TEXT or, if there is none, those with TEXT in their names
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
 
@@ -90,10 +90,7 @@ fn run() -> Result<(), Failure> {
     let Some(cli) = parse::<Cli>()? else {
         return Ok(());
     };
-    let cells: Vec<Cell> = all_cells()
-        .into_iter()
-        .filter(|cell| cell.name.contains(&cli.filter))
-        .collect();
+    let cells = selected(all_cells(), &cli.filter, |cell| &cell.name);
     if cells.is_empty() {
         let filter = &cli.filter;
         return Err(Failure::Usage(format!(
@@ -189,7 +186,7 @@ struct Measured {
     follower_cpu_us: f64,
     /// Puts for each write call of the leader's log writer.
     entries_per_write: Option<f64>,
-    /// Operations for each sync that one writer alone does, appending.
+    /// Operations for each sync that one writer alone does, appending ([`Disk`]).
     over_disk: f64,
     rounds_operations_per_s: Vec<f64>,
     /// CPUs that were busy for others meanwhile; the worst round.
@@ -244,8 +241,7 @@ fn measure(cli: &Cli, cells: &[Cell]) -> Result<(), Failure> {
     };
 
     let start = Instant::now();
-    let mut measured = Vec::new();
-    let mut rounds_of_all = Vec::new();
+    let mut rounds_of_cells = Vec::new();
     for (index, cell) in cells.iter().enumerate() {
         eprintln!(
             "[{}/{}] {} ({:.0} s so far)",
@@ -257,18 +253,18 @@ fn measure(cli: &Cli, cells: &[Cell]) -> Result<(), Failure> {
         let rounds = (0..cli.rounds)
             .map(|_| bench.round(cell))
             .collect::<Result<Vec<_>, _>>()?;
-        measured.push(Measured::of(cell, &rounds));
-        rounds_of_all.extend(rounds);
+        rounds_of_cells.push(rounds);
     }
+    let over_all = |rate: fn(&Round) -> f64| median(rounds_of_cells.iter().flatten().map(rate));
     let disk = Disk {
         record_bytes: bench.record_bytes(),
-        appended_syncs_per_s: median(rounds_of_all.iter().map(|round| round.appended_syncs_per_s)),
-        preallocated_syncs_per_s: median(
-            rounds_of_all
-                .iter()
-                .map(|round| round.preallocated_syncs_per_s),
-        ),
+        appended_syncs_per_s: over_all(|round| round.appended_syncs_per_s),
+        preallocated_syncs_per_s: over_all(|round| round.preallocated_syncs_per_s),
     };
+    let rounds_of_cells = cells.iter().zip(&rounds_of_cells);
+    let measured: Vec<Measured> = rounds_of_cells
+        .map(|(cell, rounds)| Measured::of(cell, rounds, disk))
+        .collect();
     let Disk {
         record_bytes,
         appended_syncs_per_s,
@@ -401,16 +397,17 @@ impl Round {
 }
 
 impl Measured {
-    fn of(cell: &Cell, rounds: &[Round]) -> Measured {
+    fn of(cell: &Cell, rounds: &[Round], disk: Disk) -> Measured {
         let over = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of));
         let latency =
             |of: fn(Latency) -> f64| over(&|round| of(Latency::of(&round.span.latencies)));
+        let operations_per_s = over(&|round| round.span.per_second());
         let last = rounds.last().expect("there is at least one round");
         let mut threads = last.span.servers.clone();
         threads.swap(0, last.leader);
         Measured {
             cell: cell.clone(),
-            operations_per_s: over(&|round| round.span.per_second()),
+            operations_per_s,
             latency: Latency {
                 p50_us: latency(|latency| latency.p50_us),
                 p99_us: latency(|latency| latency.p99_us),
@@ -422,7 +419,7 @@ impl Measured {
             follower_cpu_us: over(&|round| round.node_cpu_us().1),
             entries_per_write: (cell.operation == Operation::Put)
                 .then(|| over(&Round::entries_per_write)),
-            over_disk: over(&|round| round.span.per_second() / round.appended_syncs_per_s),
+            over_disk: operations_per_s / disk.appended_syncs_per_s,
             rounds_operations_per_s: rounds.iter().map(|round| round.span.per_second()).collect(),
             others_cpus: rounds
                 .iter()

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use common::*;
 use prost::Message;
 use rpc::{
-    Code, Done, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcError, RpcProvider,
-    Service,
+    Code, Done, Limits, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcError,
+    RpcProvider, Service,
 };
 
 /// Messages of the original, as far as these tests need them.
@@ -332,4 +332,38 @@ fn a_connection_speaks_one_dialect() {
         socket.receive_until_closed();
     }
     server.assert_serves();
+}
+
+/// What waits for its turn counts: a caller whose first call takes long cannot make the server
+/// hold ever more replies, neither by their number nor by their size.
+#[test]
+fn replies_that_wait_for_their_turn_count_against_the_limits() {
+    let by_number = Limits {
+        max_in_flight: 3,
+        ..Limits::default()
+    };
+    let by_size = Limits {
+        max_unsent_bytes: 1_000,
+        ..Limits::default()
+    };
+    for limits in [by_number, by_size] {
+        let server = serve_with(ProviderOptions {
+            threads: 1,
+            limits,
+            ..ProviderOptions::default()
+        });
+        let mut socket = server.socket();
+        let (first, last) = (echo_request(&HOLD, 0, "a"), echo_request(&HOLD, 0, "z"));
+        let between = echo_request(&SAY, 0, [7; 600]);
+        socket.send(&[first, between.clone(), between, last].concat());
+        let first = server.next_held();
+        server.assert_serves();
+        assert!(server.held.try_recv().is_err(), "the limit was passed");
+        first.echo();
+        server.next_held().echo();
+        let expected =
+            [&b"a"[..], &[7; 600], &[7; 600], b"z"].map(|data| blob(data).encode_to_vec());
+        let expected = expected.concat();
+        assert_eq!(socket.receive(expected.len()), expected);
+    }
 }

@@ -79,7 +79,7 @@ pub(super) struct Connection {
     output: OutputQueue,
     dialect: Dialect,
     legacy: LegacyOrder,
-    /// Calls begun and not answered.
+    /// Calls begun and not answered; an answer that waits for its turn is none yet.
     in_flight: u64,
     /// The socket may have more to read.
     readable: bool,
@@ -277,12 +277,15 @@ impl Connection {
         self.collect_replies();
         // A failure to write shows again when the turn is flushed.
         let _ = self.output.write_to(&mut self.stream);
-        self.output.unsent_bytes() > self.server.limits.max_unsent_bytes
-            || self.in_flight >= in_flight_max
+        self.unsent_bytes() > self.server.limits.max_unsent_bytes || self.in_flight >= in_flight_max
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.output.unsent_bytes() + self.legacy.held_bytes()
     }
 
     fn has_room_again(&self) -> bool {
-        self.output.unsent_bytes() <= self.server.limits.max_unsent_bytes / 2
+        self.unsent_bytes() <= self.server.limits.max_unsent_bytes / 2
             && self.in_flight < self.server.limits.max_in_flight as u64
     }
 
@@ -291,13 +294,13 @@ impl Connection {
         let (output, legacy, in_flight) = (&mut self.output, &mut self.legacy, &mut self.in_flight);
         self.path.with_outbox(|outbox| {
             let replies = &mut outbox.replies;
-            *in_flight -= std::mem::take(&mut replies.count);
+            *in_flight -= std::mem::take(&mut replies.count) - replies.legacy.len() as u64;
             output.append(&mut replies.framed);
             for (turn, reply) in replies.legacy.drain(..) {
                 legacy.finish(turn, reply);
             }
         });
-        legacy.release(output);
+        *in_flight -= legacy.release(output);
     }
 
     /// Sends what can be sent, and goes on reading if that made room.

@@ -10,12 +10,15 @@ use super::outbox::LegacyReply;
 use crate::error::RpcError;
 use crate::wire::OutputQueue;
 
-/// The unanswered requests of a legacy connection. Bounded by the calls in flight.
+/// The unanswered requests of a legacy connection. Its `max_in_flight` bounds their number, and
+/// its `max_unsent_bytes` the replies that wait for others.
 #[derive(Debug, Default)]
 pub(super) struct LegacyOrder {
     /// Replies from `first_turn` on; `None`: not given yet.
     waiting: VecDeque<Option<LegacyReply>>,
     first_turn: u64,
+    /// Bytes of the replies in `waiting`.
+    held_bytes: usize,
     failure: Option<RpcError>,
 }
 
@@ -29,15 +32,24 @@ impl LegacyOrder {
     /// Takes the reply for a turn.
     pub(super) fn finish(&mut self, turn: u64, reply: LegacyReply) {
         let index = usize::try_from(turn - self.first_turn).expect("a turn is answered once");
+        self.held_bytes += body_bytes(&reply);
         self.waiting[index] = Some(reply);
     }
 
-    /// Moves the replies whose turn has come to `output`, up to the first failure.
-    pub(super) fn release(&mut self, output: &mut OutputQueue) {
+    /// Bytes of the replies that wait for those before them.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Moves the replies whose turn has come to `output`, up to the first failure, and tells how
+    /// many calls that ends.
+    pub(super) fn release(&mut self, output: &mut OutputQueue) -> u64 {
+        let before = self.first_turn;
         while self.failure.is_none() {
-            let Some(Some(_)) = self.waiting.front() else {
-                return;
+            let Some(Some(reply)) = self.waiting.front() else {
+                break;
             };
+            self.held_bytes -= body_bytes(reply);
             self.first_turn += 1;
             match self
                 .waiting
@@ -49,12 +61,17 @@ impl LegacyOrder {
                 Err(error) => self.failure = Some(error),
             }
         }
+        self.first_turn - before
     }
 
     /// The failure whose turn has come. A bare reply cannot express it, so the connection ends.
     pub(super) fn failure(&self) -> Option<&RpcError> {
         self.failure.as_ref()
     }
+}
+
+fn body_bytes(reply: &LegacyReply) -> usize {
+    reply.as_ref().map_or(0, Vec::len)
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) scratch: &'a mut [u8],
     alarm: &'a mut Option<Instant>,
     timers: &'a mut Timers,
+    again_asked: &'a mut bool,
     again: &'a mut Vec<SourceId>,
 }
 
@@ -89,9 +90,11 @@ impl Turn<'_> {
         }
     }
 
-    /// Asks for another `on_ready` in the next turn, after the other sources had theirs.
+    /// Asks for another `on_ready`, after the other sources had theirs. Asking twice is asking once.
     pub(crate) fn again(&mut self) {
-        self.again.push(self.id);
+        if !std::mem::replace(self.again_asked, true) {
+            self.again.push(self.id);
+        }
     }
 }
 
@@ -145,6 +148,8 @@ struct Slot {
     generation: u32,
     /// The only alarm that counts; entries of the timers that say otherwise are outdated.
     alarm: Option<Instant>,
+    /// Its source is in the loop's `again`.
+    again_asked: bool,
     /// `None` while it is vacant, and while its source is being called.
     source: Option<Box<dyn Source>>,
 }
@@ -191,7 +196,10 @@ impl EventLoop {
             });
         }
         for id in std::mem::take(&mut self.again) {
-            self.call(id, |source, turn| source.on_ready(Ready::default(), turn));
+            self.call(id, |source, turn| {
+                *turn.again_asked = false;
+                source.on_ready(Ready::default(), turn)
+            });
         }
         self.ring();
 
@@ -277,6 +285,7 @@ impl EventLoop {
             self.slots.push(Slot {
                 generation: 0,
                 alarm: None,
+                again_asked: false,
                 source: None,
             });
             u32::try_from(self.slots.len() - 1).expect("descriptors are fewer than 2^32")
@@ -317,12 +326,14 @@ impl EventLoop {
 
     /// Runs `f` with a turn for `id`. A panic is our bug; it costs this source and no other.
     fn guarded<T>(&mut self, id: SourceId, f: impl FnOnce(&mut Turn<'_>) -> T) -> Option<T> {
+        let slot = &mut self.slots[id.slot as usize];
         let mut turn = Turn {
             id,
             registry: self.poll.registry(),
             scratch: &mut self.scratch,
-            alarm: &mut self.slots[id.slot as usize].alarm,
+            alarm: &mut slot.alarm,
             timers: &mut self.timers,
+            again_asked: &mut slot.again_asked,
             again: &mut self.again,
         };
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut turn)));
@@ -336,6 +347,7 @@ impl EventLoop {
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.alarm = None;
+        slot.again_asked = false;
         self.vacant.push(id.slot);
     }
 }

@@ -101,6 +101,53 @@ fn a_panicking_source_costs_itself_only() {
     assert_eq!(events.recv_timeout(LONG), Ok("notify"));
 }
 
+/// Asks twice to go on, whenever it is notified.
+struct Eager {
+    events: Sender<&'static str>,
+}
+
+impl Source for Eager {
+    fn on_ready(&mut self, _ready: Ready, turn: &mut Turn<'_>) -> Next {
+        self.events.send("ready").unwrap();
+        flush_later(turn.id);
+        Next::Keep
+    }
+
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {
+        turn.again();
+        turn.again();
+        Next::Keep
+    }
+
+    fn on_timer(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+
+    fn on_flush(&mut self, _turn: &mut Turn<'_>) -> Next {
+        self.events.send("flush").unwrap();
+        Next::Keep
+    }
+}
+
+/// Otherwise a busy source would gather ever more shares of a turn, to the others' cost.
+#[test]
+fn a_source_that_asks_twice_to_go_on_is_called_once() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (events, received) = mpsc::channel();
+    let (id_to, id_from) = mpsc::channel();
+    let build = Box::new(move |turn: &mut Turn<'_>| {
+        id_to.send(turn.id).unwrap();
+        Some(Box::new(Eager { events }) as Box<dyn Source>)
+    });
+    assert!(loops.pick().post(Post::Add(build)).is_ok());
+    notify(&loops, id_from.recv_timeout(LONG).unwrap());
+    for expected in ["ready", "flush"] {
+        assert_eq!(received.recv_timeout(LONG), Ok(expected));
+    }
+    drop(loops);
+    assert!(received.recv_timeout(LONG).is_err(), "called once more");
+}
+
 /// Each post is delivered, whatever the interleaving with the loop's falling asleep.
 #[test]
 fn posts_of_many_threads_are_neither_lost_nor_wait_for_a_wake() {

@@ -218,6 +218,17 @@ fn a_handlers_failure_reaches_its_caller() {
     }
 }
 
+/// A failure stays one, whatever a handler calls it.
+#[test]
+fn a_failure_with_the_code_ok_is_internal() {
+    let server = serve();
+    let error = call(&server.channel(), &FAIL, [0]).unwrap_err();
+    assert_eq!(
+        (error.code(), error.text()),
+        (Code::Internal, "as asked: OK")
+    );
+}
+
 #[test]
 fn a_forgotten_call_and_a_panic_answer_internal() {
     let server = serve();

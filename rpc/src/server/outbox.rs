@@ -78,11 +78,16 @@ impl Replies {
 
     fn add_error(&mut self, call: CallId, error: RpcError) {
         self.count += 1;
+        // A handler that fails with OK must not look as if it had succeeded with an empty reply.
+        let code = match error.code() {
+            Code::Ok => Code::Internal,
+            code => code,
+        };
         match call {
             CallId::Framed { request_id } => {
                 let head = ReplyHead {
                     request_id,
-                    code: error.code().number(),
+                    code: code.number(),
                     error_text: Cow::Borrowed(shortened(error.text())),
                     body_size: 0,
                     refused: !error.may_have_executed(),

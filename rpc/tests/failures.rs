@@ -144,6 +144,64 @@ fn a_call_is_cancelled_from_another_thread() {
     assert!(!controller.failed(), "the call had ended");
 }
 
+/// Calls given up before the channel has even begun to connect leave no bytes that count.
+#[test]
+fn calls_cancelled_before_a_connect_do_not_use_up_the_channel() {
+    let server = serve();
+    let loops = EventLoops::start(1, "client").unwrap();
+    let options = ChannelOptions {
+        loops: Some(loops),
+        max_unsent_bytes: 1_000,
+        ..ChannelOptions::default()
+    };
+    let steering = RpcChannel::with_options(server.addr(), options.clone());
+    let unused = RpcChannel::with_options(server.addr(), options);
+    let (sender, cancelled) = channel();
+    let inner = unused.clone();
+    // On the loop's thread, so that the channel hears of the call and of its end at once.
+    steering.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
+        let _: Blob = result.unwrap();
+        let controller = RpcController::new();
+        sender
+            .send(begin(&inner, &SAY, controller.clone(), [7; 900]))
+            .unwrap();
+        controller.start_cancel();
+    });
+    let error = end(&cancelled.recv_timeout(LONG).unwrap()).unwrap_err();
+    assert_eq!(
+        (error.code(), error.may_have_executed()),
+        (Code::Cancelled, false)
+    );
+    assert_eq!(say(&unused, [7; 200]).unwrap().data, [7; 200][..]);
+}
+
+#[test]
+fn times_may_be_as_long_as_there_are() {
+    let server = serve_with(ProviderOptions {
+        shutdown_grace: Duration::MAX,
+        ..ProviderOptions::default()
+    });
+    let forever = ChannelOptions {
+        default_timeout: Duration::MAX,
+        connect_timeout: Duration::MAX,
+        backoff: Backoff {
+            min: Duration::MAX,
+            max: Duration::MAX,
+        },
+        silence_limit: Duration::MAX,
+        ..ChannelOptions::default()
+    };
+    let channel = channel_to(server.addr(), forever.clone());
+    let call = begin(&channel, &SAY, RpcController::new(), "x");
+    assert_eq!(end(&call).unwrap().data, "x");
+    let channel = channel_to(nobody(), forever);
+    for _ in 0..2 {
+        let call = begin(&channel, &SAY, RpcController::new(), "x");
+        assert_eq!(end(&call).unwrap_err().code(), Code::Unavailable);
+    }
+    drop(server);
+}
+
 /// Original's defects 9, 10 and 12: a broken connection is not a reply, and no thread hangs.
 #[test]
 fn calls_under_way_fail_when_the_server_dies_and_later_ones_find_it_again() {
@@ -269,6 +327,37 @@ fn a_silent_server_is_given_up_and_dialled_again() {
     }
     let _call = begin(&channel, &SAY, RpcController::with_timeout(LONG), "x");
     listener.accept().expect("a new connection");
+}
+
+/// Silence counts while somebody waits for words: not the hours between two calls.
+#[test]
+fn a_server_that_was_asked_nothing_was_not_silent() {
+    let limit = SHORT * 10;
+    let server = serve();
+    let options = ChannelOptions {
+        silence_limit: limit,
+        ..no_backoff()
+    };
+    // On a loaded machine the short call may take as long as the limit; then it tries again.
+    for _ in 0..20 {
+        let channel = channel_to(server.addr(), options.clone());
+        let forgotten = begin(&channel, &HOLD, RpcController::with_timeout(SHORT), "x");
+        let never_answered = server.next_held();
+        end(&forgotten).unwrap_err();
+        thread::sleep(limit * 2);
+        let patient = begin(&channel, &HOLD, RpcController::with_timeout(LONG), "y");
+        let short = begin(&channel, &HOLD, RpcController::with_timeout(SHORT), "z");
+        end(&short).unwrap_err();
+        let held = server.next_held();
+        let also_never = server.next_held();
+        held.echo();
+        let outcome = end(&patient);
+        drop((never_answered, also_never));
+        if outcome.is_ok() {
+            return;
+        }
+    }
+    panic!("the connection was given up for a silence between calls");
 }
 
 #[test]
@@ -477,6 +566,83 @@ fn replies_that_say_odd_things() {
         (refused.code(), refused.may_have_executed()),
         (Code::ResourceExhausted, false)
     );
+}
+
+/// A server that answers and then breaks off has answered, even if the channel learns of the
+/// break by a failed write first.
+#[test]
+fn a_reply_that_came_before_the_break_counts() {
+    let server = serve();
+    let (listener, addr) = mute();
+    let loops = EventLoops::start(1, "client").unwrap();
+    let options = ChannelOptions {
+        loops: Some(loops),
+        ..ChannelOptions::default()
+    };
+    let channel = RpcChannel::with_options(addr, options.clone());
+    let answered = begin(&channel, &SAY, RpcController::with_timeout(LONG), "x");
+    let cut_off = vec![7; 40 << 20];
+    let cut_off = begin(&channel, &SAY, RpcController::with_timeout(LONG), cut_off);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.read_exact(&mut [0; 1_000]).unwrap();
+
+    // Reply and reset arrive while the loop is busy, and so are seen together.
+    let (busy_to, busy) = channel_of_units();
+    let (go_on, gate) = channel_of_units();
+    let steering = RpcChannel::with_options(server.addr(), options);
+    steering.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
+        let _: Blob = result.unwrap();
+        busy_to.send(()).unwrap();
+        gate.recv_timeout(LONG).unwrap();
+    });
+    busy.recv_timeout(LONG).unwrap();
+    stream
+        .write_all(&[4, 0x08, 1, 0x20, 3, 0x0a, 1, b'x'])
+        .unwrap();
+    drop(stream);
+    go_on.send(()).unwrap();
+    assert_eq!(end(&answered).unwrap().data, "x");
+    assert_eq!(end(&cut_off).unwrap_err().code(), Code::Unavailable);
+}
+
+/// The end of the stream may be reported together with the connection's beginning.
+#[test]
+fn a_server_that_closes_at_once_is_noticed() {
+    let server = serve();
+    let (listener, addr) = mute();
+    let loops = EventLoops::start(1, "client").unwrap();
+    let options = ChannelOptions {
+        loops: Some(loops),
+        ..ChannelOptions::default()
+    };
+    let steering = RpcChannel::with_options(server.addr(), options.clone());
+    let channel = RpcChannel::with_options(addr, options);
+    let (go_on, gate) = channel_of_units();
+    let (sender, call) = std::sync::mpsc::channel();
+    let cancelled = RpcController::with_timeout(LONG);
+    steering.call_async(&HOLD, cancelled.clone(), &blob("x"), move |result| {
+        assert!(Result::<Blob, _>::is_err(&result));
+        gate.recv_timeout(LONG).unwrap();
+    });
+    let held = server.next_held();
+    let inner = channel.clone();
+    // One turn of the loop: it begins to connect, then hears of the cancelled call and is busy.
+    steering.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
+        let _: Blob = result.unwrap();
+        let controller = RpcController::with_timeout(LONG);
+        sender.send(begin(&inner, &SAY, controller, "x")).unwrap();
+        cancelled.start_cancel();
+    });
+    let (stream, _) = listener.accept().unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    go_on.send(()).unwrap();
+    let error = end(&call.recv_timeout(LONG).unwrap()).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    drop((held, channel));
+}
+
+fn channel_of_units() -> (std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {
+    channel()
 }
 
 /// Original's defect 12 (SIGPIPE) and the rule that nothing is sent twice: calls made while the

@@ -20,7 +20,7 @@ use mio::net::TcpStream;
 use super::pending::{InFlight, Outcome, Pending};
 use super::shared::{ChannelShared, Queued};
 use crate::error::{Code, RpcError};
-use crate::reactor::{Next, Ready, Source, Turn, flush_later};
+use crate::reactor::{Next, Ready, Source, Turn, WAIT_MAX, flush_later};
 use crate::wire::{FrameError, InputBuffer, OutputQueue, ReplyHead, check_body, peek_reply};
 
 /// Bytes read in one turn; then other connections of the loop have theirs.
@@ -107,6 +107,10 @@ impl Driver {
         let taken = self.shared.take(&mut self.output, &mut self.calls);
         let mut calls = std::mem::take(&mut self.calls);
         let connected = matches!(self.state, State::Connected(_));
+        if self.in_flight.is_empty() {
+            // Nobody was waiting for the server to say anything.
+            self.quiet_since = None;
+        }
         for Queued {
             id,
             frame_bytes,
@@ -137,8 +141,13 @@ impl Driver {
         }
         if connected {
             self.flush_when_the_turn_ends(turn);
-        } else if matches!(self.state, State::Idle) && !self.in_flight.is_empty() {
-            self.connect_unless_down(turn);
+        } else if matches!(self.state, State::Idle) {
+            if self.in_flight.is_empty() {
+                // All were cancelled before there was a connection to drop their frames.
+                self.forget_bytes();
+            } else {
+                self.connect_unless_down(turn);
+            }
         }
         Next::Keep
     }
@@ -165,7 +174,7 @@ impl Driver {
         let interest = Interest::READABLE | Interest::WRITABLE;
         turn.registry
             .register(&mut stream, turn.token(), interest)?;
-        let until = Instant::now() + self.shared.options.connect_timeout;
+        let until = Instant::now() + self.shared.options.connect_timeout.min(WAIT_MAX);
         turn.alarm_by(until);
         Ok(State::Connecting { stream, until })
     }
@@ -304,6 +313,16 @@ impl Driver {
         Ok(())
     }
 
+    /// Reads after an attempt to write, and disconnects if either failed. Replies that came before
+    /// a break count, so they are read even if there is no writing any more.
+    fn read_after(&mut self, flushed: Result<(), Broken>, turn: &mut Turn<'_>) {
+        self.readable |= flushed.is_err();
+        let read = self.read(turn);
+        if let Err(broken) = flushed.and(read) {
+            self.disconnect(&broken);
+        }
+    }
+
     fn heard_from_server(&mut self) {
         self.quiet_since = None;
         if !std::mem::replace(&mut self.proven, true) {
@@ -383,8 +402,8 @@ impl Driver {
         pending.finish(outcome);
     }
 
-    /// Ends all calls and forgets what the connection left.
-    fn fail_all(&mut self, code: Code, text: &str) {
+    /// Forgets what was to be sent and what was received.
+    fn forget_bytes(&mut self) {
         self.shared
             .unsent_bytes
             .fetch_sub(self.output.unsent_bytes(), Ordering::Relaxed);
@@ -392,6 +411,11 @@ impl Driver {
         self.waiting.clear();
         self.input = InputBuffer::default();
         self.frame_bytes = 0;
+    }
+
+    /// Ends all calls and forgets what the connection left.
+    fn fail_all(&mut self, code: Code, text: &str) {
+        self.forget_bytes();
         self.quiet_since = None;
         for pending in self.in_flight.take_all() {
             // A frame that was not sent to its last byte cannot have been understood.
@@ -464,20 +488,16 @@ fn error_of(head: &ReplyHead<'_>) -> RpcError {
 
 impl Source for Driver {
     fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
-        match self.state {
-            State::Connecting { .. } if ready.writable || ready.broken => {
-                self.check_connected(turn);
-            }
-            State::Idle | State::Connecting { .. } => {}
-            State::Connected(_) => {
-                // The next read tells what has broken.
-                self.readable |= ready.readable || ready.broken;
-                self.read_closed |= ready.read_closed || ready.broken;
-                let flushed = if ready.writable { self.flush() } else { Ok(()) };
-                if let Err(broken) = flushed.and_then(|()| self.read(turn)) {
-                    self.disconnect(&broken);
-                }
-            }
+        if matches!(self.state, State::Connecting { .. }) && (ready.writable || ready.broken) {
+            self.check_connected(turn);
+        }
+        // The same event may tell more than that it has connected.
+        if matches!(self.state, State::Connected(_)) {
+            // The next read tells what has broken.
+            self.readable |= ready.readable || ready.broken;
+            self.read_closed |= ready.read_closed || ready.broken;
+            let flushed = if ready.writable { self.flush() } else { Ok(()) };
+            self.read_after(flushed, turn);
         }
         Next::Keep
     }
@@ -504,11 +524,84 @@ impl Source for Driver {
         Next::Keep
     }
 
-    fn on_flush(&mut self, _turn: &mut Turn<'_>) -> Next {
+    fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next {
         self.flush_asked = false;
-        if let Err(broken) = self.flush() {
-            self.disconnect(&broken);
+        let flushed = self.flush();
+        if flushed.is_err() {
+            self.read_after(flushed, turn);
         }
         Next::Keep
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::client::options::ChannelOptions;
+    use crate::client::pending::Completion;
+    use crate::reactor::EventLoops;
+    use crate::service::MethodDescriptor;
+
+    static METHOD: MethodDescriptor = MethodDescriptor {
+        service: "Echo",
+        method: "Say",
+    };
+
+    /// Whatever a driver dies of: every call ends.
+    #[test]
+    fn calls_of_a_channel_without_its_driver_end() {
+        let loops = EventLoops::start(1, "test").unwrap();
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let handle = Arc::clone(loops.pick());
+        let shared = Arc::new(ChannelShared::new(addr, ChannelOptions::default(), handle));
+        let driver = Driver::new(Arc::clone(&shared));
+        let (sender, ended) = mpsc::channel();
+        let call = || {
+            let sender = sender.clone();
+            let callback = move |outcome: Outcome| sender.send(outcome).unwrap();
+            let completion = Completion::Callback(Box::new(callback));
+            shared.begin(&METHOD, None, &(), completion)
+        };
+        assert!(call().is_ok());
+        drop(driver);
+        let error = ended.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled);
+        let (_, error) = call().unwrap_err();
+        assert_eq!(
+            (error.code(), error.may_have_executed()),
+            (Code::Internal, false)
+        );
+    }
+
+    /// The system gives a socket that connects to a free port of its own range that very port,
+    /// sooner or later, and then it is connected to itself.
+    #[test]
+    fn a_socket_that_has_met_itself_is_not_connected() {
+        /// The system tries one port after the other, and only half of them.
+        const ATTEMPTS: usize = 200_000;
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let port = (33_000..60_000).step_by(1_002).find(|&port| free(port));
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], port.expect("a port is free")));
+        for _ in 0..ATTEMPTS {
+            let Ok(stream) = std::net::TcpStream::connect(addr) else {
+                continue;
+            };
+            if stream.local_addr().unwrap() != addr {
+                continue; // Somebody has begun to listen there.
+            }
+            stream.set_nonblocking(true).unwrap();
+            let outcome = outcome_of_connecting(&TcpStream::from_std(stream));
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            return;
+        }
+        eprintln!("skipped: no socket met itself in {ATTEMPTS} attempts");
     }
 }

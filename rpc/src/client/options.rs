@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::reactor::EventLoops;
+use crate::reactor::{EventLoops, WAIT_MAX};
 use crate::wire::Limits;
 
 /// The pauses between attempts to connect: doubling from `min` to `max`, each shortened by a
@@ -28,7 +28,8 @@ impl Backoff {
     /// The pause after so many failures in a row. `random` is uniform in [0, 1).
     pub(super) fn pause(&self, failures: u32, random: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
-        let whole = self.min.saturating_mul(1 << doublings).min(self.max);
+        let longest = self.max.min(WAIT_MAX);
+        let whole = self.min.saturating_mul(1 << doublings).min(longest);
         whole.mul_f64(1.0 - random / 2.0)
     }
 }

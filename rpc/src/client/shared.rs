@@ -19,13 +19,9 @@ use prost::Message;
 use super::options::ChannelOptions;
 use super::pending::{Completion, Pending};
 use crate::error::{Code, RpcError};
-use crate::reactor::{LoopHandle, Post, SourceId};
+use crate::reactor::{LoopHandle, Post, SourceId, WAIT_MAX};
 use crate::service::MethodDescriptor;
 use crate::wire::{OutputQueue, put_request, request_len};
-
-/// Longest timeout; beyond it a call counts as waiting for that long. It keeps times on the wire
-/// within 32 bits of milliseconds and clocks from overflowing.
-const TIMEOUT_MAX: Duration = Duration::from_hours(30 * 24);
 
 pub(crate) struct ChannelShared {
     pub(super) addr: SocketAddr,
@@ -57,6 +53,8 @@ pub(super) struct Queue {
     pub(super) closed: bool,
     /// Until then calls fail at once, for this reason.
     pub(super) down: Option<(Instant, String)>,
+    /// The driver is gone, and nobody would end a call.
+    abandoned: bool,
     /// The driver on its loop, once it is there.
     source: Option<SourceId>,
     /// The driver was told to look, or has not started yet, and has not looked since.
@@ -109,13 +107,18 @@ impl ChannelShared {
         };
         let timeout = timeout
             .unwrap_or(self.options.default_timeout)
-            .min(TIMEOUT_MAX);
+            .min(WAIT_MAX);
         let now = Instant::now();
         let timeout_ms = u32::try_from(timeout.as_micros().div_ceil(1000))
             .expect("the longest timeout fits")
             .max(1);
 
         let mut queue = self.queue.lock();
+        if queue.abandoned {
+            drop(queue);
+            let text = "the channel's event loop gave it up";
+            return Err((completion, RpcError::new(Code::Internal, text)));
+        }
         if let Some((until, reason)) = &queue.down
             && now < *until
         {
@@ -189,11 +192,8 @@ impl ChannelShared {
             .source
             .expect("a driver that has looked has said where it is");
         drop(queue);
-        if self.handle.post(Post::Notify(source)).is_err() {
-            // The loop has ended, which is our bug: channels keep their loops. Nobody waits in vain.
-            let orphans = std::mem::take(&mut self.queue.lock().calls);
-            drop(orphans);
-        }
+        // A loop that has ended has dropped the driver, which ends what is queued.
+        let _ = self.handle.post(Post::Notify(source));
     }
 
     // ---- for the driver
@@ -214,6 +214,17 @@ impl ChannelShared {
             cancels: std::mem::take(&mut queue.cancels),
             closed: queue.closed,
         }
+    }
+
+    /// The driver goes. Unless the channel was closed that is our bug; still nobody waits in vain:
+    /// calls that are queued end here, and none can be begun any more.
+    pub(super) fn abandon(&self) {
+        let orphans = {
+            let mut queue = self.queue.lock();
+            queue.abandoned = true;
+            std::mem::take(&mut queue.calls)
+        };
+        drop(orphans);
     }
 
     /// Makes calls fail at once until then; `None`: not any more.

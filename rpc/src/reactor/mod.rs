@@ -21,11 +21,17 @@ mod timers;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub(crate) use event_loop::{Next, Ready, Source, Turn, flush_later};
 pub(crate) use mailbox::{LoopHandle, Post, SourceId, on_group};
+
+/// The longest time that anything waits for; what may take longer counts as taking that long. It
+/// fits 31 bits of milliseconds, as epoll's timeout must (and those on the wire do), and keeps
+/// clocks from overflowing.
+pub(crate) const WAIT_MAX: Duration = Duration::from_hours(24 * 24);
 
 /// A group of event loops, one thread each.
 ///

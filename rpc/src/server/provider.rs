@@ -12,7 +12,7 @@ use mio::net::TcpListener;
 use super::acceptor::Acceptor;
 use super::registry::{Registered, ServerShared};
 use super::worker_pool::{WorkerPool, WorkerPoolOptions};
-use crate::reactor::{EventLoops, on_group};
+use crate::reactor::{EventLoops, WAIT_MAX, on_group};
 use crate::service::Service;
 use crate::wire::Limits;
 
@@ -144,7 +144,7 @@ impl RpcProvider {
         let server = Arc::new(ServerShared::new(services, limits, addr));
         Acceptor::start(listener, &server, &loops);
         tracing::info!(%addr, "serving");
-        let grace = self.options.shutdown_grace;
+        let grace = self.options.shutdown_grace.min(WAIT_MAX);
         Ok(ProviderHandle {
             server,
             loops,

@@ -1,58 +1,132 @@
-//! Nodes that stand still for a while and then go on as if nothing had happened.
+//! Nodes that stand still, or are cut off, for a while, and then go on as if nothing had happened.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::kv::{GetArgs, PutAppendArgs};
-use rpc::RpcController;
+use proto::kv::{GetArgs, KvServerRpcStub, PutAppendArgs};
+use rpc::{RpcController, RpcError};
 
+use crate::harness::cluster::status;
 use crate::harness::{Cluster, HANG_GUARD, Load, eventually, seed};
 
-/// Reads that wait for the old leader when it wakes up, in each round.
-const READS: usize = 20;
+/// A leader trusts itself for the longest election timeout; with this range the others mostly elect long
+/// before. Without it the old leader would know by then that its time is over.
+const WIDE_ELECTION_TIMEOUT: &str = "--election-timeout-ms=100-3000";
 
-/// A leader that was paused for longer than an election wakes up with requests in its buffers and the
-/// belief that it leads. It must not answer from what it knew, nor acknowledge what it cannot commit.
+/// Reads and writes that wait for the old leader when it wakes up, in each round.
+const REQUESTS: usize = 20;
+
+/// A leader that was paused for longer than an election wakes up with requests in its buffers. It must
+/// not answer from what it knew, nor acknowledge what it cannot commit.
 ///
 /// The original's defects 9 (a pause shifted all later replies by one) and 23 (a leader without a
 /// majority went on believing).
 #[test]
 fn a_leader_that_slept_through_an_election_answers_nothing_old() {
     let mut random = fastrand::Rng::with_seed(seed("paused_leader"));
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::with_knobs(3, &[WIDE_ELECTION_TIMEOUT]);
     let clerk = cluster.clerk(random.u64(..));
     let load = Load::start(&cluster, 4, random.u64(..));
-    let mut acknowledged = Vec::new();
-
-    for round in 0..5 {
-        clerk.put("x", format!("old {round}")).unwrap();
+    let mut promised = Vec::new();
+    for round in 0..4 {
+        clerk.put("x", "old").unwrap();
         let sleeper = cluster.leader();
-        let stub = cluster.stub(sleeper);
-        // The connection is there before the node falls asleep: what is sent then waits in its buffers.
-        eventually("a connection", || crate::harness::cluster::status(&stub));
+        let stub = connected(&cluster, sleeper);
         cluster.pause(sleeper);
-        let others: Vec<usize> = cluster.running().filter(|&node| node != sleeper).collect();
-        cluster.leader_among(&others);
-        let new = format!("new {round}");
-        clerk.put("x", new.clone()).unwrap();
+        overtake(&cluster, sleeper);
+        let questions = Questions::ask(&stub, REQUESTS, &format!("round {round}"));
+        cluster.resume(sleeper);
+        promised.extend(questions.answers());
+        cluster.wait_for_catch_up(sleeper);
+    }
+    let journal = load.finish();
+    cluster.wait_for_convergence();
+    for key in promised {
+        assert!(
+            clerk.get(key.clone()).unwrap().is_some(),
+            "the sleeper acknowledged {key}"
+        );
+    }
+    journal.verify(&cluster);
+}
 
+/// A leader that is cut off from the others still hears its clients, and believes that it leads until it
+/// has missed the others for long enough. Meanwhile those have another leader.
+///
+/// The original's defect 23 again.
+#[test]
+fn a_leader_that_is_cut_off_answers_nothing_old() {
+    let mut random = fastrand::Rng::with_seed(seed("cut_off_leader"));
+    let (cluster, links) = Cluster::with_links(3, &[WIDE_ELECTION_TIMEOUT]);
+    let clerk = cluster.clerk(random.u64(..));
+    let load = Load::start(&cluster, 4, random.u64(..));
+    let mut promised = Vec::new();
+    for round in 0..3 {
+        clerk.put("x", "old").unwrap();
+        let lonely = cluster.leader();
+        let stub = connected(&cluster, lonely);
+        links.isolate(lonely);
+        overtake(&cluster, lonely);
+        let believes = cluster.status(lonely).is_some_and(|status| status.serving);
+        println!("round {round}: the old leader believes that it leads: {believes}");
+        let questions = Questions::ask(&stub, REQUESTS, &format!("cut off {round}"));
+        promised.extend(questions.answers());
+        links.rejoin(lonely);
+        cluster.wait_for_catch_up(lonely);
+    }
+    let journal = load.finish();
+    cluster.wait_for_convergence();
+    for key in promised {
+        assert!(
+            clerk.get(key.clone()).unwrap().is_some(),
+            "the lonely leader acknowledged {key}"
+        );
+    }
+    journal.verify(&cluster);
+}
+
+/// A connection that is there before the node stops hearing: what is sent then waits in its buffers.
+fn connected(cluster: &Cluster, node: usize) -> KvServerRpcStub {
+    let stub = cluster.stub(node);
+    eventually("a connection", || status(&stub));
+    stub
+}
+
+/// The other nodes elect a leader and take a write that `node` knows nothing of.
+fn overtake(cluster: &Cluster, node: usize) {
+    let others: Vec<usize> = cluster.running().filter(|&other| other != node).collect();
+    cluster.leader_among(&others);
+    cluster.clerk_of(&others).put("x", "new").unwrap();
+}
+
+/// Reads of `x` and writes of fresh keys, all asked of one node at once.
+struct Questions {
+    answers: Receiver<Answer>,
+    expected: usize,
+}
+
+/// What was written, if it was a write; Err and value of the reply.
+type Answer = (Option<String>, Result<(Bytes, Bytes), RpcError>);
+
+impl Questions {
+    fn ask(stub: &KvServerRpcStub, count: usize, name: &str) -> Self {
         let (answer, answers) = channel();
-        for number in 0..READS {
+        for number in 0..count {
             let get = GetArgs {
                 key: Bytes::from_static(b"x"),
                 ..GetArgs::default()
             };
-            let answer_get = answer.clone();
+            let of_get = answer.clone();
             stub.get_async(
                 RpcController::with_timeout(HANG_GUARD),
                 &get,
                 move |reply| {
-                    let _ = answer_get.send((None, reply.map(|reply| (reply.err, reply.value))));
+                    let _ = of_get.send((None, reply.map(|reply| (reply.err, reply.value))));
                 },
             );
-            let key = format!("asleep {round}.{number}");
+            let key = format!("{name}.{number}");
             let put = PutAppendArgs {
                 key: key.clone().into(),
                 value: Bytes::from_static(b"1"),
@@ -61,39 +135,40 @@ fn a_leader_that_slept_through_an_election_answers_nothing_old() {
                 request_id: 1,
                 ..PutAppendArgs::default()
             };
-            let answer = answer.clone();
+            let of_put = answer.clone();
             stub.put_append_async(
                 RpcController::with_timeout(HANG_GUARD),
                 &put,
                 move |reply| {
-                    let _ = answer.send((Some(key), reply.map(|reply| (reply.err, Bytes::new()))));
+                    let _ = of_put.send((Some(key), reply.map(|reply| (reply.err, Bytes::new()))));
                 },
             );
         }
-        drop(answer);
-        cluster.resume(sleeper);
-        let mut answered = 0;
-        for (written, reply) in answers {
-            answered += 1;
+        Self {
+            answers,
+            expected: 2 * count,
+        }
+    }
+
+    /// Waits for all answers. Yields the keys whose writes were acknowledged.
+    ///
+    /// # Panics
+    /// If a read saw anything but `new`.
+    fn answers(self) -> Vec<String> {
+        let mut promised = Vec::new();
+        let mut count = 0;
+        for (written, reply) in self.answers {
+            count += 1;
             let Ok((err, value)) = reply else { continue };
             match written {
-                Some(key) if err == "OK" => acknowledged.push(key),
-                None if err == "OK" => assert_eq!(value, new, "a stale read in round {round}"),
+                Some(key) if err == "OK" => promised.push(key),
+                None if err == "OK" => assert_eq!(value, "new", "a stale read"),
                 _ => assert_eq!(err, "ErrWrongLeader"),
             }
         }
-        assert_eq!(answered, 2 * READS, "every call is answered");
-        cluster.wait_for_catch_up(sleeper);
+        assert_eq!(count, self.expected, "every call is answered");
+        promised
     }
-    let journal = load.finish();
-    cluster.wait_for_convergence();
-    for key in acknowledged {
-        assert!(
-            clerk.get(key.clone()).unwrap().is_some(),
-            "{key} was acknowledged by a waking leader"
-        );
-    }
-    journal.verify(&cluster);
 }
 
 /// The original's defects 3 and 20: a follower paused for a second died of the next message or snapshot.

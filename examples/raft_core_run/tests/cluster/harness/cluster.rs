@@ -15,6 +15,7 @@ use rpc::{Backoff, ChannelOptions, RpcChannel, RpcController};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::links::Links;
 use super::process::{Process, show_end_of};
 use super::wait::eventually;
 
@@ -60,6 +61,30 @@ impl Cluster {
 
     /// As [`start`](Self::start), each node with these options.
     pub(crate) fn with_knobs(count: usize, knobs: &[&str]) -> Self {
+        let mut cluster = Self::prepare(count, knobs);
+        for node in 0..count {
+            cluster.file.write(cluster.file_of(node)).unwrap();
+        }
+        cluster.start_all();
+        cluster
+    }
+
+    /// As [`with_knobs`](Self::with_knobs), over links that can be cut.
+    pub(crate) fn with_links(count: usize, knobs: &[&str]) -> (Self, Links) {
+        let mut cluster = Self::prepare(count, knobs);
+        let links = Links::between(&cluster.file.nodes);
+        for node in 0..count {
+            let file = ClusterFile {
+                nodes: links.addresses_for(node, &cluster.file.nodes),
+                cluster_id: cluster.file.cluster_id,
+            };
+            file.write(cluster.file_of(node)).unwrap();
+        }
+        cluster.start_all();
+        (cluster, links)
+    }
+
+    fn prepare(count: usize, knobs: &[&str]) -> Self {
         let alone = alone();
         let dir = tempfile::Builder::new()
             .prefix("cluster-")
@@ -75,18 +100,20 @@ impl Cluster {
             starts: 0,
             stub: stub(addr),
         });
-        let mut cluster = Self {
+        Self {
             nodes: nodes.collect(),
             knobs: knobs.iter().map(|&knob| knob.to_owned()).collect(),
             file,
             dir: Some(dir),
             _alone: alone,
-        };
-        for node in 0..count {
-            cluster.start_node(node);
         }
-        cluster.leader();
-        cluster
+    }
+
+    fn start_all(&mut self) {
+        for node in 0..self.len() {
+            self.start_node(node);
+        }
+        self.leader();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -105,6 +132,11 @@ impl Cluster {
         self.dir().join("test.conf")
     }
 
+    /// What `node` reads; the same as everybody's, but for links that can be cut.
+    fn file_of(&self, node: usize) -> PathBuf {
+        self.dir().join(format!("node{node}.conf"))
+    }
+
     pub(crate) fn node_dir(&self, node: usize) -> PathBuf {
         self.dir().join("data").join(format!("node{node}"))
     }
@@ -116,7 +148,7 @@ impl Cluster {
             .arg("--supervised")
             .arg(format!("--node={node}"))
             .arg("-f")
-            .arg(self.file())
+            .arg(self.file_of(node))
             .arg("--data-dir")
             .arg(self.dir().join("data"))
             .args(&self.knobs)
@@ -251,6 +283,12 @@ impl Cluster {
             ..ClerkOptions::default()
         };
         Clerk::new(self.addresses(), options).unwrap()
+    }
+
+    /// A client that knows only some nodes, and so does not wait for another one.
+    pub(crate) fn clerk_of(&self, nodes: &[usize]) -> Clerk {
+        let addresses: Vec<SocketAddr> = nodes.iter().map(|&node| self.file.nodes[node]).collect();
+        Clerk::new(addresses, ClerkOptions::default()).unwrap()
     }
 
     /// Calls one node directly, whoever leads.

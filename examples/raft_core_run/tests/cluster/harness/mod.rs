@@ -11,6 +11,7 @@ pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod launcher;
 pub(crate) mod linearizable;
+pub(crate) mod links;
 pub(crate) mod load;
 pub(crate) mod proc;
 pub(crate) mod process;

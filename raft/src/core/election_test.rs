@@ -243,7 +243,7 @@ fn a_candidate_follows_the_leader_of_its_own_term() {
     assert_eq!(bench.raft.voted_for, Some(N1), "the vote of the term stays");
 }
 
-/// Fig. 2, *All Servers*; failure checklist 3, original's defect 20: also from replies, and on disk
+/// Fig. 2, *All Servers*; failure checklist 3, original's defect 21: also from replies, and on disk
 /// before anything else is said.
 #[test]
 fn a_newer_term_in_any_message_makes_a_follower_and_is_durable_before_the_next_message() {
@@ -292,7 +292,7 @@ fn a_leader_votes_for_nobody_in_its_term() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
-/// Failure checklist 5, 6: votes of another term, or of a candidacy that was lost.
+/// Failure checklist 5, 6, original's defect 21: votes of another term, or of a candidacy that was lost.
 #[test]
 fn votes_for_another_question_count_nothing() {
     let mut bench = Bench::with_log(5, 3, &[]);
@@ -513,7 +513,8 @@ fn a_rejected_append_restarts_the_timer() {
     assert_eq!(bench.raft.leader(), Some(N2));
 }
 
-/// Failure checklist 45: a stranger, or ourselves by a wrong address. The call is answered.
+/// Failure checklist 45, original's defect 24: a stranger, or ourselves by a wrong address, is no reason
+/// to end the process. The call is answered.
 #[test]
 fn strangers_are_refused() {
     let mut bench = Bench::with_log(3, 2, &[1]);

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::bounded;
 use proto::cluster::ClusterFile;
 
 use crate::call::{Call, Done, Task};
 use crate::error::{ClerkError, LastFailure, OpenError};
+use crate::one_shot::one_shot;
 use crate::options::ClerkOptions;
 use crate::permits::Permit;
 use crate::shared::Shared;
@@ -186,13 +186,9 @@ impl Clerk {
         else {
             return Some(Err(self.overloaded()));
         };
-        let (sender, receiver) = bounded(1);
-        let done = Box::new(move |result| {
-            // Its receiver is below, on a stack that does not move on before this.
-            let _ = sender.send(result);
-        });
-        self.start(permit, task(done));
-        receiver.recv().ok()
+        let (giver, taker) = one_shot();
+        self.start(permit, task(Box::new(move |result| giver.give(result))));
+        taker.take()
     }
 
     fn start(&self, permit: Permit, task: Task) {

@@ -36,6 +36,7 @@ mod call;
 mod clerk;
 mod error;
 mod nodes;
+mod one_shot;
 mod options;
 mod permits;
 mod pursuit;

@@ -494,3 +494,30 @@ proptest! {
         }
     }
 }
+
+/// The only segment left is nothing but zeros: that is no segment that a crash kept from being
+/// begun, for the one before it would still be there.
+#[test]
+fn only_segment_wiped_is_refused_by_name() {
+    let disk = SimDisk::new();
+    let (mut persister, _) = open(&disk).unwrap();
+    let mut next = 1;
+    while disk.files().contains_key(&segment(1)) {
+        let hard_state = Some(term(next, None));
+        persister
+            .write(&WriteBatch {
+                hard_state,
+                ..WriteBatch::default()
+            })
+            .unwrap();
+        persister.sync().unwrap();
+        next += 1;
+    }
+    drop(persister);
+    disk.put(&segment(2), &[0; SEGMENT_BYTES]);
+    let error = open(&disk).unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Corrupt { file, .. } if *file == segment(2)),
+        "{error}"
+    );
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use raft::core::{Compaction, NodeId, WriteBatch};
-use raft::storage::sim_disk::SimDisk;
+use raft::storage::sim_disk::{Crash, SimDisk};
 use raft::storage::{Identity, Persister, PersisterOptions, RealDisk, StorageError};
 
 use crate::script::{IDENTITY, entry, id, open, save_snapshot, term};
@@ -213,4 +213,33 @@ fn gap_between_snapshot_and_log_is_refused_and_named() {
     let text = error.to_string();
     assert!(text.contains("0000000000000004-1.snap"), "{text}");
     assert!(text.contains("only after entry 3"), "{text}");
+}
+
+/// Faults D2: the process that set the directory up was killed at any point; the next one uses it,
+/// and then power fails. The first one's names must have become durable.
+#[test]
+fn directory_set_up_by_a_killed_process_survives_a_power_cut() {
+    for operations in 0..30 {
+        let disk = SimDisk::new();
+        disk.power_off_after(operations);
+        drop(open(&disk));
+        disk.crash(Crash::Kill);
+        let (mut persister, _) = open(&disk).unwrap();
+        let hard_state = Some(term(1, Some(2)));
+        persister
+            .write(&WriteBatch {
+                hard_state,
+                ..WriteBatch::default()
+            })
+            .unwrap();
+        persister.sync().unwrap();
+        drop(persister);
+        disk.crash(Crash::Lost);
+        let (_, recovered) = open(&disk).expect("set up, and in use");
+        assert_eq!(
+            recovered.restored.hard_state,
+            term(1, Some(2)),
+            "killed after {operations}"
+        );
+    }
 }

@@ -181,3 +181,48 @@ fn batches_that_do_not_follow_are_a_bug_and_panic() {
         assert!(std::panic::catch_unwind(write).is_err(), "{why}");
     }
 }
+
+/// Entries that a new leader overwrote do not keep their segments.
+#[test]
+fn overwritten_entries_do_not_hold_their_segments() {
+    let disk = SimDisk::new();
+    let (mut persister, _) = open(&disk).unwrap();
+    let hard_state = Some(term(1, None));
+    let entries = (1..=50).map(|index| entry(index, 1, &[0; 100])).collect();
+    persister
+        .write(&WriteBatch {
+            hard_state,
+            entries,
+            ..WriteBatch::default()
+        })
+        .unwrap();
+    persister.sync().unwrap();
+    let before = wal_bytes(&disk);
+
+    let truncate_from = Some(id(2, 1).index);
+    let entries = (2..=5).map(|index| entry(index, 1, &[1; 100])).collect();
+    persister
+        .write(&WriteBatch {
+            truncate_from,
+            entries,
+            ..WriteBatch::default()
+        })
+        .unwrap();
+    persister.sync().unwrap();
+    save_snapshot(&persister, id(3, 1)).unwrap();
+    let compaction = Some(Compaction {
+        snapshot: id(3, 1),
+        drop_upto: id(3, 1),
+    });
+    persister
+        .write(&WriteBatch {
+            compaction,
+            ..WriteBatch::default()
+        })
+        .unwrap();
+    persister.sync().unwrap();
+    assert!(
+        wal_bytes(&disk) <= 2 * SEGMENT_BYTES as u64,
+        "of {before} bytes"
+    );
+}

@@ -362,7 +362,7 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn on_role_change(&mut self, role: Role, term: Term, leader: Option<NodeId>) {
-        tracing::info!(
+        tracing::debug!(
             node = %self.options.id, %term, ?role, leader = leader.map(tracing::field::display),
             "role or leader changed"
         );

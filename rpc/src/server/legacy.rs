@@ -79,6 +79,37 @@ mod tests {
     use super::*;
     use crate::error::Code;
 
+    /// A socket that takes everything and notes what one write brought.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl std::io::Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The original takes what one read brings for one reply.
+    #[test]
+    fn each_reply_leaves_in_one_write_of_its_own() {
+        let mut order = LegacyOrder::default();
+        let mut output = OutputQueue::default();
+        let bodies = [vec![1; 4], vec![2; 300_000], vec![3; 11]];
+        let turns: Vec<u64> = bodies.iter().map(|_| order.begin()).collect();
+        for (turn, body) in turns.into_iter().zip(&bodies).rev() {
+            order.finish(turn, Ok(body.clone()));
+        }
+        order.release(&mut output);
+        let mut socket = Writes::default();
+        output.write_to(&mut socket).unwrap();
+        assert_eq!(socket.0, bodies);
+    }
+
     #[test]
     fn replies_leave_in_the_order_of_their_requests_up_to_a_failure() {
         let mut order = LegacyOrder::default();

@@ -129,17 +129,18 @@ fn a_call_that_expires_in_the_pools_queue_is_refused() {
     let mut socket = Socket::connect(handle.local_addr());
     let gate = server.gate.lock().unwrap();
     socket.send(&echo_request(&BLOCK, 1, "x"));
-    socket.send(&request("Echo", "Hold", 2, 1, b""));
+    socket.send(&request("Echo", "Hold", 2, 100, b""));
     let sent = std::time::Instant::now();
-    while sent.elapsed() < Duration::from_millis(20) {
+    while sent.elapsed() < Duration::from_millis(150) {
         thread::yield_now();
     }
     drop(gate);
-    assert_eq!(socket.receive_reply().request_id, 1);
-    let reply = socket.receive_reply();
+    // On a loaded machine it may expire before it comes to the pool, and is answered first then.
+    let mut replies = [socket.receive_reply(), socket.receive_reply()];
+    replies.sort_by_key(|reply| reply.request_id);
     assert_eq!(
-        (reply.request_id, reply.code),
-        (2, Code::DeadlineExceeded.number().into())
+        replies.map(|reply| reply.code),
+        [0, Code::DeadlineExceeded.number().into()]
     );
     assert!(server.held.try_recv().is_err(), "the handler was called");
 }

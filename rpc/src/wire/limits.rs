@@ -11,13 +11,15 @@ pub struct Limits {
     /// Largest body (arguments or reply message), in bytes. A request beyond it closes its
     /// connection; our own side refuses to send one.
     pub max_body_bytes: u32,
-    /// Calls of one connection that a server has begun and not answered. At the limit the server
-    /// stops reading from that connection, and TCP holds the caller back.
+    /// Calls of one connection that a server has begun and not answered (for a legacy caller: whose
+    /// turn to be answered has not come). At the limit the server stops reading from that
+    /// connection, and TCP holds the caller back.
     pub max_in_flight: usize,
     /// Connections of one provider. Further ones are accepted and closed at once.
     pub max_connections: usize,
-    /// Reply bytes that one connection's peer has not taken yet. Above it the server stops reading
-    /// from that connection until half of it is sent.
+    /// Reply bytes that one connection's peer has not taken yet, those included that wait for a
+    /// legacy caller's turn. Above it the server stops reading from that connection until half of
+    /// it is sent.
     pub max_unsent_bytes: usize,
 }
 

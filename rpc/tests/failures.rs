@@ -185,6 +185,32 @@ fn calls_cancelled_before_a_connect_do_not_use_up_the_channel() {
     assert_eq!(reply.data, [7; 200][..]);
 }
 
+/// What is cancelled before the connection is made is not sent, and its bytes do not count.
+#[test]
+fn calls_cancelled_while_the_channel_connects_are_not_sent() {
+    let server = serve();
+    let loops = EventLoops::start(1, "client").unwrap();
+    let options = ChannelOptions {
+        loops: Some(loops),
+        max_unsent_bytes: 1_000,
+        ..ChannelOptions::default()
+    };
+    let steering = RpcChannel::with_options(server.addr(), options.clone());
+    let unused = RpcChannel::with_options(server.addr(), options);
+    let inner = unused.clone();
+    // On the loop's thread, so that the channel hears of both calls and of the one's end at once.
+    steering.call_async(&SAY, RpcController::new(), &blob("x"), move |result| {
+        let _: Blob = result.unwrap();
+        let controller = RpcController::new();
+        drop(begin(&inner, &HOLD, controller.clone(), [7; 800]));
+        drop(begin(&inner, &HOLD, RpcController::new(), "kept"));
+        controller.start_cancel();
+    });
+    assert_eq!(server.next_held().args.data, "kept");
+    assert_eq!(say(&unused, [7; 200]).unwrap().data, [7; 200][..]);
+    assert!(server.held.try_recv().is_err(), "the cancelled call came");
+}
+
 #[test]
 fn times_may_be_as_long_as_there_are() {
     let server = serve_with(ProviderOptions {
@@ -466,7 +492,7 @@ fn requests_beyond_max_unsent_bytes_are_refused() {
         max_unsent_bytes: 100_000,
         ..ChannelOptions::default()
     };
-    let channel = channel_to(addr, options);
+    let channel = channel_to(addr, options.clone());
     // Alone a call may be larger than the bound.
     let first = begin(
         &channel,
@@ -481,6 +507,13 @@ fn requests_beyond_max_unsent_bytes_are_refused() {
     );
     assert!(error.text().contains("max_unsent_bytes"), "{error}");
     assert!(first.try_recv().is_err());
+
+    // What was sent makes room.
+    let server = serve();
+    let channel = channel_to(server.addr(), options);
+    for _ in 0..5 {
+        assert_eq!(say(&channel, vec![0; 60_000]).unwrap().data.len(), 60_000);
+    }
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn calls_in_flight_beyond_the_limit_wait_outside() {
     }));
     let mut socket = server.socket();
     let requests: Vec<u8> = (1..=8)
-        .flat_map(|id| echo_request(&HOLD, id, "x"))
+        .flat_map(|id| echo_request(&HOLD, id, vec![7; id as usize % 3 * 20_000]))
         .collect();
     socket.send(&requests);
     let mut held: Vec<Held> = (0..3).map(|_| server.next_held()).collect();

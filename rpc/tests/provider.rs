@@ -131,7 +131,7 @@ fn a_call_that_expires_in_the_pools_queue_is_refused() {
     socket.send(&echo_request(&BLOCK, 1, "x"));
     socket.send(&request("Echo", "Hold", 2, 100, b""));
     let sent = std::time::Instant::now();
-    while sent.elapsed() < Duration::from_millis(150) {
+    while sent.elapsed() < Duration::from_millis(600) {
         thread::yield_now();
     }
     drop(gate);
@@ -193,6 +193,47 @@ fn shutdown_waits_for_running_calls_only_so_long() {
     held.echo();
     server.handle.shutdown();
     assert_eq!(server.handle.connections(), 0);
+}
+
+/// A reply on the loop's own thread takes no detour, so it must see for itself that its connection
+/// has gone and that another one has its place.
+#[test]
+fn a_late_reply_does_not_reach_a_connections_successor() {
+    let loops = EventLoops::start(1, "node").unwrap();
+    let server = serve_with(ProviderOptions {
+        loops: Some(loops.clone()),
+        ..ProviderOptions::default()
+    });
+    let other = serve();
+    let on_loop = rpc::RpcChannel::with_options(
+        other.addr(),
+        ChannelOptions {
+            loops: Some(loops),
+            ..ChannelOptions::default()
+        },
+    );
+    let mut gone = server.socket();
+    gone.send(&echo_request(&HOLD, 1, "for one that has gone"));
+    let held = server.next_held();
+    // A socket that is closed with unread bytes resets the connection, which ends it at once.
+    gone.send(&echo_request(&SAY, 2, "never read"));
+    gone.stream.peek(&mut [0]).unwrap();
+    drop(gone);
+    while server.handle.connections() > 0 {
+        thread::yield_now();
+    }
+    let mut successor = server.socket();
+    successor.send(&echo_request(&SAY, 2, "x"));
+    assert_eq!(successor.receive_reply().request_id, 2);
+    let (sender, done) = mpsc::channel();
+    let controller = RpcController::with_timeout(LONG);
+    on_loop.call_async(&SAY, controller, &blob("x"), move |result| {
+        held.echo();
+        sender.send(result.map(|reply: Blob| reply.data)).unwrap();
+    });
+    done.recv_timeout(LONG).unwrap().unwrap();
+    successor.send(&echo_request(&SAY, 3, "x"));
+    assert_eq!(successor.receive_reply().request_id, 3);
 }
 
 #[test]

@@ -543,9 +543,10 @@ impl Drop for Driver {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::client::options::ChannelOptions;
+    use crate::client::options::{Backoff, ChannelOptions};
     use crate::client::pending::Completion;
     use crate::reactor::EventLoops;
     use crate::service::MethodDescriptor;
@@ -579,6 +580,32 @@ mod tests {
             (error.code(), error.may_have_executed()),
             (Code::Internal, false)
         );
+    }
+
+    #[test]
+    fn a_server_that_speaks_again_is_forgiven_its_failures() {
+        let loops = EventLoops::start(1, "test").unwrap();
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let options = ChannelOptions {
+            backoff: Backoff {
+                min: Duration::from_hours(1),
+                max: Duration::from_hours(2),
+            },
+            ..ChannelOptions::default()
+        };
+        let handle = Arc::clone(loops.pick());
+        let shared = Arc::new(ChannelShared::new(addr, options, handle));
+        let mut driver = Driver::new(Arc::clone(&shared));
+        let begun = || {
+            let completion = Completion::Callback(Box::new(|_| {}));
+            shared.begin(&METHOD, None, &(), completion).is_ok()
+        };
+        driver.back_off("refused".to_owned());
+        driver.back_off("refused".to_owned());
+        assert!(!begun());
+        driver.heard_from_server();
+        assert!(begun());
+        assert_eq!(driver.failures, 0, "the next pause is the shortest again");
     }
 
     /// The system gives a socket that connects to a free port of its own range that very port,

@@ -148,6 +148,64 @@ fn a_source_that_asks_twice_to_go_on_is_called_once() {
     assert!(received.recv_timeout(LONG).is_err(), "called once more");
 }
 
+/// Posts to its own loop more often than a turn delivers, then asks for a flush in a flush.
+struct Restless {
+    handle: Arc<LoopHandle>,
+    notifies: u32,
+    flushes: u32,
+    done: Sender<()>,
+}
+
+impl Source for Restless {
+    fn on_ready(&mut self, _ready: Ready, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.notifies += 1;
+        if self.notifies < 50 {
+            assert!(self.handle.post(Post::Notify(turn.id)).is_ok());
+        } else {
+            flush_later(turn.id);
+        }
+        Next::Keep
+    }
+
+    fn on_timer(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+
+    fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.flushes += 1;
+        if self.flushes < 5 {
+            flush_later(turn.id);
+        } else {
+            self.done.send(()).unwrap();
+        }
+        Next::Keep
+    }
+}
+
+#[test]
+fn a_loop_does_not_sleep_on_what_its_own_sources_asked_for() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let handle = Arc::clone(loops.pick());
+    let (done, received) = mpsc::channel();
+    let on_loop = Arc::clone(&handle);
+    let build = Box::new(move |turn: &mut Turn<'_>| {
+        assert!(on_loop.post(Post::Notify(turn.id)).is_ok());
+        let source = Restless {
+            handle: on_loop,
+            notifies: 0,
+            flushes: 0,
+            done,
+        };
+        Some(Box::new(source) as Box<dyn Source>)
+    });
+    assert!(handle.post(Post::Add(build)).is_ok());
+    received.recv_timeout(LONG).expect("it came to its end");
+}
+
 /// Each post is delivered, whatever the interleaving with the loop's falling asleep.
 #[test]
 fn posts_of_many_threads_are_neither_lost_nor_wait_for_a_wake() {

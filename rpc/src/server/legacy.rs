@@ -99,7 +99,7 @@ mod tests {
     fn each_reply_leaves_in_one_write_of_its_own() {
         let mut order = LegacyOrder::default();
         let mut output = OutputQueue::default();
-        let bodies = [vec![1; 4], vec![2; 300_000], vec![3; 11]];
+        let bodies = [vec![1; 4], vec![2; 11], vec![3; 300_000], vec![4; 5]];
         let turns: Vec<u64> = bodies.iter().map(|_| order.begin()).collect();
         for (turn, body) in turns.into_iter().zip(&bodies).rev() {
             order.finish(turn, Ok(body.clone()));

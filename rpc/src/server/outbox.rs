@@ -326,3 +326,18 @@ impl OutboxId {
         drop(outbox);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_texts_are_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(&"\u{e9}".repeat(9_999)).len(), 4_096);
+        assert_eq!(
+            shortened(&format!("x{}", "\u{e9}".repeat(9_999))).len(),
+            4_095
+        );
+    }
+}

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -11,8 +12,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// Runs closures when they are due, on a thread of its own, which ends with the timer.
 ///
-/// They must be short. There are as many as the clerk admits calls, at most: each call waits for
-/// one thing at a time.
+/// They must be short. A call has at most one at a time, the end of its pause; and it may leave one
+/// behind, a look at the waiting room when its deadline comes.
 pub(crate) struct Timer {
     shared: Arc<Shared>,
 }
@@ -89,7 +90,10 @@ impl Shared {
                 Some(_) => {
                     let next = state.due.pop().expect("peeked at it under the same lock");
                     drop(state);
-                    (next.run)();
+                    // A caller's callback may panic; the other calls still need the thread.
+                    if catch_unwind(AssertUnwindSafe(next.run)).is_err() {
+                        tracing::error!("a callback panicked; see its message above");
+                    }
                     state = self.state.lock();
                 }
             }
@@ -148,6 +152,17 @@ mod tests {
             })
             .collect();
         assert_eq!(order, [(0, true), (10, true), (20, true), (30, true)]);
+    }
+
+    /// What a caller's callback does costs nobody else the end of a pause.
+    #[test]
+    fn a_panic_ends_only_what_it_came_from() {
+        let timer = Timer::start().unwrap();
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let now = Instant::now();
+        timer.at(now, || panic!("a callback's own fault"));
+        timer.at(now, move || sender.send(()).unwrap());
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(30)), Ok(()));
     }
 
     #[test]

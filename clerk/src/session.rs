@@ -135,16 +135,22 @@ impl<W> Sessions<W> {
 
     /// Takes out the writes that have waited for too long: they were never sent. Returns also what
     /// they waited for and when to ask again.
+    ///
+    /// Before the watched time there is nothing to take out, and somebody else will come then: the
+    /// caller need not come again.
     pub(crate) fn overdue(&mut self, now: Instant) -> (Vec<W>, WaitedFor, Option<Instant>) {
+        let waited_for = match self.state {
+            State::Open(_) => WaitedFor::Room,
+            State::None | State::Opening => WaitedFor::Session,
+        };
+        if self.watched.is_some_and(|watched| watched > now) {
+            return (Vec::new(), waited_for, None);
+        }
         let all = std::mem::take(&mut self.waiting);
         let (overdue, waiting): (VecDeque<_>, _) =
             all.into_iter().partition(|one| one.deadline <= now);
         self.waiting = waiting;
         self.watched = self.waiting.iter().map(|waiting| waiting.deadline).min();
-        let waited_for = match self.state {
-            State::Open(_) => WaitedFor::Room,
-            State::None | State::Opening => WaitedFor::Session,
-        };
         (
             overdue.into_iter().map(|one| one.write).collect(),
             waited_for,
@@ -356,11 +362,17 @@ mod tests {
         );
         assert_eq!(
             sessions.overdue(now),
-            (vec![], WaitedFor::Session, Some(soon))
+            (vec![], WaitedFor::Session, None),
+            "too early: the one who watches comes later"
         );
         assert_eq!(
             sessions.overdue(soon),
             (vec!['b', 'c'], WaitedFor::Session, Some(far))
+        );
+        assert_eq!(
+            sessions.overdue(soon),
+            (vec![], WaitedFor::Session, None),
+            "one watch is enough: each further one would beget another for ever"
         );
         assert_eq!(sessions.opened(7).len(), 1);
         sessions.admit('d', far);

@@ -1,9 +1,11 @@
 //! What all handles and calls of one clerk share.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -26,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) nodes: Mutex<Nodes>,
     pub(crate) random: Mutex<fastrand::Rng>,
     pub(crate) sessions: Mutex<Sessions<Call>>,
+    departures: Mutex<Departures>,
     /// What last went wrong in opening a session, for those who wait for it in vain.
     pub(crate) opening_trouble: Mutex<Option<LastFailure>>,
     pub(crate) stubs: Mutex<Stubs>,
@@ -35,6 +38,28 @@ pub(crate) struct Shared {
     pub(crate) stats: Counters,
     window: usize,
     pace: Pace,
+}
+
+/// Writes that were let in and have still to set out. At most as many as there is room in the window.
+#[derive(Default)]
+struct Departures {
+    waiting: VecDeque<(Call, Place)>,
+    /// A thread sees to them.
+    under_way: bool,
+}
+
+/// Has the timer go on when a caller's callback panics: the writes behind it are not that caller's.
+struct RestOfDepartures<'a>(&'a Arc<Shared>);
+
+impl Drop for RestOfDepartures<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.departures.lock().under_way = false;
+            let shared = Arc::clone(self.0);
+            let go_on = move || shared.set_out(Vec::new());
+            self.0.timer.at(Instant::now(), go_on);
+        }
+    }
 }
 
 /// See [`ClerkStats`](crate::ClerkStats).
@@ -60,6 +85,7 @@ impl Shared {
             nodes: Mutex::new(Nodes::new(addresses, random.usize(..))),
             random: Mutex::new(random),
             sessions: Mutex::new(Sessions::new(window)),
+            departures: Mutex::default(),
             opening_trouble: Mutex::new(None),
             timer: Timer::start()?,
             permits: Permits::new(max_outstanding),
@@ -87,12 +113,10 @@ impl Shared {
         Call::new(Arc::clone(self), pursuit, None, Task::OpenSession).start();
     }
 
-    pub(crate) fn session_opened(&self, session: u64) {
+    pub(crate) fn session_opened(self: &Arc<Self>, session: u64) {
         self.stats.sessions_opened.fetch_add(1, Ordering::Relaxed);
         let admitted = self.sessions.lock().opened(session);
-        for (call, place) in admitted {
-            call.start_at(place);
-        }
+        self.set_out(admitted);
     }
 
     /// No session could be opened by `deadline` (`None`: and none can be later).
@@ -125,11 +149,33 @@ impl Shared {
     }
 
     /// The write at `place` has ended; others may take its room.
-    pub(crate) fn leave_session(&self, place: Place) {
+    pub(crate) fn leave_session(self: &Arc<Self>, place: Place) {
         let admitted = self.sessions.lock().finish(place);
-        for (call, place) in admitted {
+        self.set_out(admitted);
+    }
+
+    /// Starts writes, one after the other. One that ends at once, for want of time, lets in the next
+    /// and comes back here: that one must not start on top of its stack frames.
+    fn set_out(self: &Arc<Self>, admitted: Vec<(Call, Place)>) {
+        {
+            let mut departures = self.departures.lock();
+            departures.waiting.extend(admitted);
+            if departures.under_way {
+                return; // to whoever sees to them
+            }
+            departures.under_way = true;
+        }
+        let _rest = RestOfDepartures(self);
+        while let Some((call, place)) = self.next_departure() {
             call.start_at(place);
         }
+    }
+
+    fn next_departure(&self) -> Option<(Call, Place)> {
+        let mut departures = self.departures.lock();
+        let next = departures.waiting.pop_front();
+        departures.under_way = next.is_some();
+        next
     }
 
     /// Has the writes that still wait for a place at `at` end by their deadlines. The timer's

@@ -447,6 +447,70 @@ fn writes_beyond_the_window_wait_for_room_and_end_by_their_deadlines() {
     assert_eq!(cluster.value("x"), "4");
 }
 
+/// Each write that ends lets in the next one, which is overdue as well and ends at once: thousands
+/// of them, one within the other, were more than a stack holds.
+#[test]
+fn thousands_of_writes_that_end_each_other_need_no_deeper_stack() {
+    const WAITING: usize = 4000;
+    let cluster = FakeCluster::start(1, 0);
+    let options = ClerkOptions {
+        window: 1,
+        ..options()
+    };
+    let clerk = clerk_of(&cluster.addresses, options);
+    clerk.put("x", "").unwrap();
+    cluster.fault(0, Fault::Silence);
+    let within = |millis| clerk.with_timeout(Duration::from_millis(millis));
+
+    within(1000).put_async("x", "holds the window", |_| ());
+    // Its callback keeps the timer, so that nobody but the event loop ends the others.
+    let (release, released) = unbounded::<()>();
+    within(20).put_async("x", "keeps the timer", move |_| {
+        let _ = released.recv_timeout(PATIENCE);
+    });
+    let (sender, receiver) = unbounded();
+    for _ in 0..WAITING {
+        let sender = sender.clone();
+        let done = move |result: Result<(), ClerkError>| sender.send(result).unwrap();
+        within(500).put_async("x", "1", done);
+    }
+    for _ in 0..WAITING {
+        let end = receiver.recv_timeout(PATIENCE).expect("every call ends");
+        assert!(!end.unwrap_err().may_have_taken_effect());
+    }
+    drop(release);
+}
+
+/// As above, but the callback of the write that lets in the next one panics.
+#[test]
+fn a_callback_that_panics_does_not_keep_the_next_write_from_setting_out() {
+    let cluster = FakeCluster::start(1, 0);
+    let options = ClerkOptions {
+        window: 1,
+        ..options()
+    };
+    let clerk = clerk_of(&cluster.addresses, options);
+    clerk.put("x", "").unwrap();
+    cluster.fault(0, Fault::Silence);
+    let within = |millis| clerk.with_timeout(Duration::from_millis(millis));
+
+    within(600).put_async("x", "holds the window", |_| ());
+    let (release, released) = unbounded::<()>();
+    within(20).put_async("x", "keeps the timer", move |_| {
+        let _ = released.recv_timeout(PATIENCE);
+    });
+    within(300).put_async("x", "panics", move |_| {
+        drop(release);
+        panic!("a callback's own fault");
+    });
+    let (sender, receiver) = unbounded();
+    clerk.put_async("x", "comes next", move |result| {
+        sender.send(result).unwrap();
+    });
+    assert_eq!(receiver.recv_timeout(PATIENCE / 2), Ok(Ok(())));
+    assert_eq!(cluster.value("x"), "comes next");
+}
+
 #[test]
 fn a_write_that_waits_for_a_session_in_vain_was_never_sent() {
     let clerk = clerk_of(&[dead_address()], options());

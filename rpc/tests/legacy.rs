@@ -12,8 +12,8 @@ use bytes::Bytes;
 use common::*;
 use prost::Message;
 use rpc::{
-    Code, Done, Limits, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcError,
-    RpcProvider, Service,
+    Code, Done, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcError, RpcProvider,
+    Service,
 };
 
 /// Messages of the original, as far as these tests need them.
@@ -219,19 +219,21 @@ fn a_request_may_come_byte_by_byte() {
     }
 }
 
+/// What comes in one segment is begun one after the other, so a Get sees the Put before it.
 #[test]
-fn replies_keep_the_order_of_the_requests() {
+fn a_request_is_begun_when_the_one_before_it_is_answered() {
     let server = serve();
     let mut socket = server.socket();
-    let requests = ["one", "two", "three"].map(|text| echo_request(&HOLD, 0, text));
-    socket.send(&requests.concat());
-    let mut held: Vec<Held> = (0..3).map(|_| server.next_held()).collect();
-    assert!(held.iter().all(|call| call.context.is_legacy()));
-    socket.send(&echo_request(&SAY, 0, "four"));
-    while let Some(call) = held.pop() {
-        call.echo();
+    let requests = ["one", "two"].map(|text| echo_request(&HOLD, 0, text));
+    socket.send(&[requests.concat(), echo_request(&SAY, 0, "three")].concat());
+    for _ in 0..2 {
+        let held = server.next_held();
+        assert!(held.context.is_legacy());
+        server.assert_serves();
+        assert!(server.held.try_recv().is_err(), "the next one has begun");
+        held.echo();
     }
-    let expected = ["one", "two", "three", "four"]
+    let expected = ["one", "two", "three"]
         .map(|text| blob(text).encode_to_vec())
         .concat();
     assert_eq!(socket.receive(expected.len()), expected);
@@ -300,11 +302,16 @@ fn a_failure_closes_the_connection_after_the_replies_before_it() {
 fn a_failure_given_later_closes_as_well() {
     let server = serve();
     let mut socket = server.socket();
-    socket.send(&[echo_request(&HOLD, 0, "a"), echo_request(&HOLD, 0, "b")].concat());
-    let (first, second) = (server.next_held(), server.next_held());
+    let requests = ["a", "b", "c"].map(|text| echo_request(&HOLD, 0, text));
+    socket.send(&requests.concat());
+    server.next_held().echo();
+    let second = server.next_held();
     second.done.fail(RpcError::new(Code::Internal, "later"));
-    first.echo();
     assert_eq!(socket.receive_until_closed(), blob("a").encode_to_vec());
+    assert!(
+        server.held.try_recv().is_err(),
+        "c was begun after the failure"
+    );
 }
 
 /// A caller that half-closes after its last request still gets its replies.
@@ -334,36 +341,20 @@ fn a_connection_speaks_one_dialect() {
     server.assert_serves();
 }
 
-/// What waits for its turn counts: a caller whose first call takes long cannot make the server
-/// hold ever more replies, neither by their number nor by their size.
+/// The requests that came before the end of the stream are begun all the same.
 #[test]
-fn replies_that_wait_for_their_turn_count_against_the_limits() {
-    let by_number = Limits {
-        max_in_flight: 3,
-        ..Limits::default()
-    };
-    let by_size = Limits {
-        max_unsent_bytes: 1_000,
-        ..Limits::default()
-    };
-    for limits in [by_number, by_size] {
-        let server = serve_with(ProviderOptions {
-            threads: 1,
-            limits,
-            ..ProviderOptions::default()
-        });
-        let mut socket = server.socket();
-        let (first, last) = (echo_request(&HOLD, 0, "a"), echo_request(&HOLD, 0, "z"));
-        let between = echo_request(&SAY, 0, [7; 600]);
-        socket.send(&[first, between.clone(), between, last].concat());
-        let first = server.next_held();
-        server.assert_serves();
-        assert!(server.held.try_recv().is_err(), "the limit was passed");
-        first.echo();
-        server.next_held().echo();
-        let expected =
-            [&b"a"[..], &[7; 600], &[7; 600], b"z"].map(|data| blob(data).encode_to_vec());
-        let expected = expected.concat();
-        assert_eq!(socket.receive(expected.len()), expected);
-    }
+fn a_caller_that_sends_no_more_gets_the_replies_to_all_it_sent() {
+    let server = serve();
+    let mut socket = server.socket();
+    let held = echo_request(&HOLD, 0, "a");
+    socket.send(&[held, echo_request(&SAY, 0, "b"), echo_request(&SAY, 0, "c")].concat());
+    let held = server.next_held();
+    socket.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    server.assert_serves();
+    held.echo();
+    let expected = ["a", "b", "c"]
+        .map(|text| blob(text).encode_to_vec())
+        .concat();
+    assert_eq!(socket.receive(expected.len()), expected);
+    socket.receive_until_closed();
 }

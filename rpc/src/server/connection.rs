@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use mio::Interest;
 use mio::net::TcpStream;
 
-use super::legacy::LegacyOrder;
 use super::outbox::{CallId, ReplyPath};
 use super::registry::{Lookup, ServerShared};
 use crate::error::{Code, RpcError};
@@ -78,7 +77,8 @@ pub(super) struct Connection {
     /// What leaves next. Replies come here from the outbox.
     output: OutputQueue,
     dialect: Dialect,
-    legacy: LegacyOrder,
+    /// What a legacy caller's reply could not say: ends the connection once what came before is sent.
+    legacy_failure: Option<RpcError>,
     /// Calls begun and not answered; an answer that waits for its turn is none yet.
     in_flight: u64,
     /// The socket may have more to read.
@@ -122,7 +122,7 @@ impl Connection {
             arrived: Instant::now(),
             output: OutputQueue::default(),
             dialect: Dialect::Unknown,
-            legacy: LegacyOrder::default(),
+            legacy_failure: None,
             in_flight: 0,
             readable: false,
             read_closed: false,
@@ -214,9 +214,7 @@ impl Connection {
                 return Err(ConnectionError::MixedDialects);
             }
             let call = match dialect {
-                Dialect::Legacy => CallId::Legacy {
-                    turn: self.legacy.begin(),
-                },
+                Dialect::Legacy => CallId::Legacy,
                 _ => CallId::Framed {
                     request_id: head.request_id,
                 },
@@ -267,9 +265,8 @@ impl Connection {
         let (count, bytes) = self
             .path
             .with_outbox(|outbox| (outbox.replies.count, outbox.replies.framed.unsent_bytes()));
-        let in_flight_max = limits.max_in_flight as u64;
         if self.output.unsent_bytes() + bytes <= limits.max_unsent_bytes
-            && self.in_flight - count < in_flight_max
+            && self.in_flight - count < limits.max_in_flight as u64
             && self.dialect != Dialect::Legacy
         {
             return false;
@@ -277,30 +274,39 @@ impl Connection {
         self.collect_replies();
         // A failure to write shows again when the turn is flushed.
         let _ = self.output.write_to(&mut self.stream);
-        self.unsent_bytes() > self.server.limits.max_unsent_bytes || self.in_flight >= in_flight_max
-    }
-
-    fn unsent_bytes(&self) -> usize {
-        self.output.unsent_bytes() + self.legacy.held_bytes()
+        self.output.unsent_bytes() > self.server.limits.max_unsent_bytes || !self.may_begin_call()
     }
 
     fn has_room_again(&self) -> bool {
-        self.unsent_bytes() <= self.server.limits.max_unsent_bytes / 2
-            && self.in_flight < self.server.limits.max_in_flight as u64
+        self.output.unsent_bytes() <= self.server.limits.max_unsent_bytes / 2
+            && self.may_begin_call()
+    }
+
+    /// Whether another call may be under way. A legacy caller's requests are begun one after the
+    /// other: it tells replies apart by their order alone, and expects each request to see what the
+    /// one before it did.
+    fn may_begin_call(&self) -> bool {
+        let in_flight_max = match self.dialect {
+            Dialect::Legacy => 1,
+            Dialect::Framed | Dialect::Unknown => self.server.limits.max_in_flight as u64,
+        };
+        self.in_flight < in_flight_max && self.legacy_failure.is_none()
     }
 
     /// Moves what the outbox holds to the output.
     fn collect_replies(&mut self) {
-        let (output, legacy, in_flight) = (&mut self.output, &mut self.legacy, &mut self.in_flight);
+        let (output, failure) = (&mut self.output, &mut self.legacy_failure);
+        let in_flight = &mut self.in_flight;
         self.path.with_outbox(|outbox| {
             let replies = &mut outbox.replies;
-            *in_flight -= std::mem::take(&mut replies.count) - replies.legacy.len() as u64;
+            *in_flight -= std::mem::take(&mut replies.count);
             output.append(&mut replies.framed);
-            for (turn, reply) in replies.legacy.drain(..) {
-                legacy.finish(turn, reply);
+            match replies.legacy.take() {
+                Some(Ok(body)) => output.push_segment(body),
+                Some(Err(error)) => *failure = Some(error),
+                None => {}
             }
         });
-        *in_flight -= legacy.release(output);
     }
 
     /// Sends what can be sent, and goes on reading if that made room.
@@ -314,8 +320,8 @@ impl Connection {
             tracing::debug!(peer = %self.peer, %error, "connection lost with replies unsent");
             return Next::Close;
         }
-        if let Some(error) = self.legacy.failure().filter(|_| self.output.is_empty()) {
-            let error = ConnectionError::LegacyFailure(error.clone());
+        if let Some(error) = self.legacy_failure.take_if(|_| self.output.is_empty()) {
+            let error = ConnectionError::LegacyFailure(error);
             return self.refuse(&error, turn);
         }
         if self.paused && self.has_room_again() {

@@ -2,7 +2,6 @@
 
 mod acceptor;
 mod connection;
-mod legacy;
 mod outbox;
 mod provider;
 mod registry;

@@ -36,8 +36,8 @@ const NOT_EMPTY: [u8; 4] = [0xc0, 0xa3, 0x09, 0x00];
 pub(crate) enum CallId {
     /// By the caller's number.
     Framed { request_id: u64 },
-    /// By its turn on the connection.
-    Legacy { turn: u64 },
+    /// The only one that is under way.
+    Legacy,
 }
 
 /// What can be sent to a legacy caller: a bare body, or nothing but the end of the connection.
@@ -48,8 +48,8 @@ pub(super) type LegacyReply = Result<Vec<u8>, RpcError>;
 pub(super) struct Replies {
     /// Frames for framed callers.
     pub(super) framed: OutputQueue,
-    /// Bare bodies with their turns, in the order in which they were given.
-    pub(super) legacy: Vec<(u64, LegacyReply)>,
+    /// A bare body, or what it could not say. A legacy caller has one call under way.
+    pub(super) legacy: Option<LegacyReply>,
     /// Calls that these replies end.
     pub(super) count: u64,
 }
@@ -67,7 +67,7 @@ impl Replies {
                 self.framed
                     .push_frame(reply_len(&head), |out| put_reply(out, &head, Some(body)));
             }
-            CallId::Legacy { turn } => self.legacy.push((turn, Ok(legacy_body(body)))),
+            CallId::Legacy => self.legacy = Some(Ok(legacy_body(body))),
         }
     }
 
@@ -96,13 +96,15 @@ impl Replies {
                 self.framed
                     .push_frame(reply_len(&head), |out| put_reply(out, &head, no_body));
             }
-            CallId::Legacy { turn } => self.legacy.push((turn, Err(error))),
+            CallId::Legacy => self.legacy = Some(Err(error)),
         }
     }
 
     fn append(&mut self, other: &mut Replies) {
         self.framed.append(&mut other.framed);
-        self.legacy.append(&mut other.legacy);
+        if other.legacy.is_some() {
+            self.legacy = other.legacy.take();
+        }
         self.count += std::mem::take(&mut other.count);
     }
 }

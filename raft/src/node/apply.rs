@@ -43,6 +43,27 @@ pub enum ApplyMsg<W: Waiter> {
     TakeSnapshot(SnapshotJob<W>),
 }
 
+impl<W: Waiter> ApplyMsg<W> {
+    /// Nobody will take it any more: refuses who waits in it. Never blocks, the driver calls it.
+    pub(super) fn turn_away(self) {
+        match self {
+            Self::Entries(entries) => {
+                for waiter in entries.into_iter().filter_map(|entry| entry.waiter) {
+                    waiter.refuse(Refusal::ShuttingDown);
+                }
+            }
+            Self::Reads(reads) => {
+                for waiter in reads {
+                    waiter.refuse(Refusal::ShuttingDown);
+                }
+            }
+            Self::Install(_) => {}
+            // Its report would wait for room in the inbox, which the driver alone makes.
+            Self::TakeSnapshot(mut job) => job.inbox = None,
+        }
+    }
+}
+
 /// A committed entry and, where it was proposed here, who waits for it.
 pub struct CommittedEntry<W> {
     /// The entry.

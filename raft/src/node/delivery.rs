@@ -122,14 +122,18 @@ impl<W: Waiter> Delivery<W> {
     /// Only after `has_room()`.
     pub(super) fn send(&mut self, message: ApplyMsg<W>) {
         debug_assert!(self.stalled.is_none(), "has_room() came first");
-        // A channel without a receiver: the state machine has stopped, and its owner will stop the
-        // node as well.
-        if let Err(TrySendError::Full(message)) = self.apply_chan.try_send(message) {
-            self.stalled = Some(message);
+        match self.apply_chan.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message)) => self.stalled = Some(message),
+            // The state machine has stopped, and its owner will stop the node as well.
+            Err(TrySendError::Disconnected(message)) => message.turn_away(),
         }
     }
 
     pub(super) fn refuse_everybody(&mut self) {
+        if let Some(message) = self.stalled.take() {
+            message.turn_away();
+        }
         let proposals = self.proposals.drain(..).map(|(_, waiter)| waiter);
         let safe_reads = self.safe_reads.drain(..).map(|(_, waiter)| waiter);
         let reads = std::mem::take(&mut self.reads).into_values();

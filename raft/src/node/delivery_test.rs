@@ -7,6 +7,8 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
 use crate::core::{Config, Millis, Restored, Term};
+use crate::node::apply::SnapshotJob;
+use crate::node::inbox::Inbox;
 use crate::storage::{Identity, Persister, PersisterOptions, sim_disk::SimDisk};
 
 /// A client, known by its name.
@@ -201,4 +203,44 @@ fn everybody_is_answered_when_the_leadership_or_the_node_ends() {
             ("reader", Refusal::ShuttingDown)
         ]
     );
+}
+
+/// The state machine has an entry before it; what had no room behind that one is answered too.
+#[test]
+fn who_waits_in_a_full_channel_is_answered_when_the_node_ends() {
+    let mut alone = Alone::with_room_for(1);
+    alone.propose("ann");
+    alone.turn();
+    alone.delivery.refuse_everybody();
+    let refused: Vec<_> = alone.refused.try_iter().collect();
+    assert_eq!(refused, [("ann", Refusal::ShuttingDown)]);
+    assert_eq!(alone.applied(), ["1:-"]);
+}
+
+/// The state machine has stopped, the node not yet.
+#[test]
+fn without_a_state_machine_everybody_is_answered_and_the_driver_waits_for_nobody() {
+    let mut alone = Alone::with_room_for(8);
+    alone.apply_chan = bounded(1).1;
+    alone.propose("ann");
+    alone.read("reader");
+    for _ in 0..3 {
+        alone.turn();
+    }
+    let mut refused: Vec<_> = alone.refused.try_iter().collect();
+    refused.sort_by_key(|(name, _)| *name);
+    assert_eq!(
+        refused,
+        [
+            ("ann", Refusal::ShuttingDown),
+            ("reader", Refusal::ShuttingDown)
+        ]
+    );
+
+    // The driver, were the inbox full, would wait for itself.
+    let (inbox, received) = Inbox::new(1, 1);
+    let job = SnapshotJob::new(alone.snapshots.clone(), inbox);
+    assert!(alone.delivery.has_room());
+    alone.delivery.send(ApplyMsg::TakeSnapshot(job));
+    assert!(received.events.try_recv().is_err());
 }

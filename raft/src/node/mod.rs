@@ -190,7 +190,8 @@ impl<W: Waiter> Clone for NodeHandle<W> {
 impl<W: Waiter> NodeHandle<W> {
     /// Asks for `command` to be committed. Never blocks.
     ///
-    /// `waiter` comes out of applyChan beside its entry, or is refused: exactly one of the two.
+    /// `waiter` comes out of applyChan beside its entry, or is refused: exactly one of the two. While
+    /// the node stops it may be dropped instead.
     pub fn propose(&self, command: Bytes, waiter: W) {
         self.inbox.propose(command, waiter);
     }

@@ -198,6 +198,9 @@ impl<E: Engine> Applier<E> {
             snapshot = %id, keys = self.state.key_count(), sessions = self.state.session_count(),
             elapsed_ms = started.elapsed().as_millis(), "state restored from a snapshot"
         );
+        if let Err(error) = snapshot.remove_older() {
+            tracing::warn!(snapshot = %id, %error, "older snapshots not removed");
+        }
         Ok(())
     }
 

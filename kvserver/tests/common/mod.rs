@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl Nodes {
             NodeId::new(node as u64),
             self.addresses.clone(),
             7,
-            self.dir.path().join(format!("node{node}")),
+            self.data_dir(node),
             EventLoops::start(1, "test-node").unwrap(),
         );
         let mut options = KvServerOptions::new(options).unwrap();
@@ -75,6 +76,10 @@ impl Nodes {
 
     pub(crate) fn addr(&self, node: usize) -> SocketAddr {
         self.addresses[node]
+    }
+
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("node{node}"))
     }
 
     /// The running node that leads and serves, once there is one.

@@ -93,6 +93,15 @@ impl InstalledSnapshot {
     pub fn open(&self) -> Result<SnapshotReader, StorageError> {
         self.store.open(self.last_included)
     }
+
+    /// Removes the files of snapshots before it, but for one to fall back on. For the state machine
+    /// to call once it holds this one's state: until then it may be on its way to an older one's.
+    ///
+    /// # Errors
+    /// [`StorageError`]: some may still be there. The next snapshot removes them.
+    pub fn remove_older(&self) -> Result<(), StorageError> {
+        self.store.remove_older_than(self.last_included)
+    }
 }
 
 /// The wish for a snapshot. May be moved to another thread; dropping it says that it failed.

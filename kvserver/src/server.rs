@@ -103,7 +103,7 @@ pub enum ServerError {
 
 /// A running node of the store. Dropping it stops it.
 pub struct KvServer {
-    /// Dropped first: no more requests come in. `None` once stopped.
+    /// Stopped after the node, so that it need not wait for requests. `None` once stopped.
     provider: Option<ProviderHandle>,
     node: Option<RaftNode<Request>>,
     applier: Option<JoinHandle<Result<(), ApplierError>>>,
@@ -208,8 +208,8 @@ impl KvServer {
         &self.stopped
     }
 
-    /// Stops in order: takes no more requests, refuses those that wait, finishes the write under
-    /// way, joins the threads.
+    /// Stops in order: refuses the requests that wait and those that still come, finishes the write
+    /// under way, takes no more requests, joins the threads.
     ///
     /// # Errors
     /// Why the node had stopped before by itself.

@@ -165,14 +165,18 @@ fn requests_back_to_back_are_all_answered_in_order() {
     caller.send(&[put(b"b", b"2", 2), get(b"a", 3)].concat());
     caller.expect(&[OK, &value(b"1")].concat());
 
+    // Begun one after the other: the Get sees the Put.
+    caller.send(&[put(b"d", b"4", 4), get(b"d", 5)].concat());
+    caller.expect(&[OK, &value(b"4")].concat());
+
     // Fast and slow ones in turn: a read needs no disk, and still must not overtake a write's reply.
     let (mut requests, mut replies) = (Vec::new(), Vec::new());
     for round in 0..100 {
-        requests.extend(append(b"c", b".", 2 * round + 4));
+        requests.extend(append(b"c", b".", 2 * round + 6));
         replies.extend_from_slice(OK);
-        requests.extend(get(b"a", 2 * round + 5));
+        requests.extend(get(b"a", 2 * round + 7));
         replies.extend(value(b"1"));
-        requests.extend(get(b"missing", 2 * round + 5));
+        requests.extend(get(b"missing", 2 * round + 7));
         replies.extend_from_slice(NO_KEY);
     }
     caller.send(&requests);

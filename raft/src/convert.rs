@@ -80,26 +80,42 @@ fn entry_to_wire(entry: Entry) -> wire::LogEntry {
     }
 }
 
-pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Message {
+/// # Errors
+/// An entry of a kind that this version does not know, from a newer peer: it could not be applied
+/// here, so it must not get into the log.
+pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Result<Message, UnknownEntryKind> {
     let prev_log = log_id(args.prev_log_term, args.prev_log_index);
-    // Saturating: a peer's index near 2^64 is nonsense that the core refuses, not an overflow here.
-    let entries = (1u64..)
-        .zip(args.entries)
-        .map(|(place, entry)| Entry {
-            id: log_id(entry.term, args.prev_log_index.saturating_add(place)),
-            payload: match entry.kind() {
-                wire::EntryKind::Empty => Payload::Empty,
-                wire::EntryKind::Command => Payload::Command(entry.command),
-            },
-        })
-        .collect();
-    Message::AppendEntries {
+    let mut entries = Vec::with_capacity(args.entries.len());
+    for (place, entry) in (1u64..).zip(args.entries) {
+        // Saturating: a peer's index near 2^64 is nonsense that the core refuses, not an overflow.
+        let id = log_id(entry.term, args.prev_log_index.saturating_add(place));
+        let payload = match wire::EntryKind::try_from(entry.kind) {
+            Ok(wire::EntryKind::Empty) => Payload::Empty,
+            Ok(wire::EntryKind::Command) => Payload::Command(entry.command),
+            Err(_) => {
+                return Err(UnknownEntryKind {
+                    id,
+                    kind: entry.kind,
+                });
+            }
+        };
+        entries.push(Entry { id, payload });
+    }
+    Ok(Message::AppendEntries {
         term: Term::new(args.term),
         prev_log,
         entries,
         leader_commit: LogIndex::new(args.leader_commit),
         round: args.round,
-    }
+    })
+}
+
+/// See [`append_entries`].
+#[derive(Debug, thiserror::Error)]
+#[error("entry {id} is of kind {kind}, which this version does not know: upgrade this node")]
+pub(crate) struct UnknownEntryKind {
+    id: LogId,
+    kind: i32,
 }
 
 pub(crate) fn request_vote(args: &wire::RequestVoteArgs) -> Message {
@@ -215,7 +231,7 @@ mod tests {
         else {
             panic!("a request stays a request");
         };
-        assert_eq!(append_entries(args), message);
+        assert_eq!(append_entries(args).unwrap(), message);
     }
 
     #[test]
@@ -246,9 +262,23 @@ mod tests {
             entries: vec![wire::LogEntry::default(); 2],
             ..Default::default()
         };
-        let Message::AppendEntries { entries, .. } = append_entries(args) else {
+        let Message::AppendEntries { entries, .. } = append_entries(args).unwrap() else {
             panic!("a request stays a request");
         };
         assert_eq!(entries.len(), 2);
+    }
+
+    /// Prost hands out an unknown kind as the first one: it would be taken for a command.
+    #[test]
+    fn an_entry_of_an_unknown_kind_is_refused() {
+        let args = wire::AppendEntriesArgs {
+            entries: vec![wire::LogEntry {
+                kind: 7,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let error = append_entries(args).unwrap_err();
+        assert!(error.to_string().contains("kind 7"), "{error}");
     }
 }

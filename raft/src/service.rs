@@ -6,7 +6,7 @@ use proto::raft::{
 };
 use rpc::{Code, Done, RpcContext, RpcError};
 
-use crate::convert;
+use crate::convert::{self, UnknownEntryKind};
 use crate::core::{Message, NodeId};
 use crate::node::{NodeHandle, PeerCall, PeerReply, Waiter};
 
@@ -75,15 +75,22 @@ impl<W: Waiter> RaftService<W> {
         envelope: Option<&Envelope>,
         context: &RpcContext,
         reply: PeerReply,
-        message: impl FnOnce() -> Message,
+        message: impl FnOnce() -> Result<Message, UnknownEntryKind>,
     ) {
-        match self.sender(envelope, context) {
-            Ok(from) => self.node.peer_call(PeerCall {
+        let from = match self.sender(envelope, context) {
+            Ok(from) => from,
+            Err(error) => return reply.fail(error),
+        };
+        match message() {
+            Ok(message) => self.node.peer_call(PeerCall {
                 from,
-                message: message(),
+                message,
                 reply,
             }),
-            Err(error) => reply.fail(error),
+            Err(error) => {
+                tracing::error!(peer = %from, %error, "call refused");
+                reply.fail(RpcError::new(Code::InvalidArgument, error.to_string()));
+            }
         }
     }
 }
@@ -114,7 +121,7 @@ impl<W: Waiter> RaftRpc for RaftService<W> {
             args.envelope.as_ref(),
             &context,
             PeerReply::RequestVote(done),
-            || convert::request_vote(&args),
+            || Ok(convert::request_vote(&args)),
         );
     }
 
@@ -129,7 +136,7 @@ impl<W: Waiter> RaftRpc for RaftService<W> {
             envelope.as_ref(),
             &context,
             PeerReply::InstallSnapshot(done),
-            || convert::install_snapshot(args),
+            || Ok(convert::install_snapshot(args)),
         );
     }
 }

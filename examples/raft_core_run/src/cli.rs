@@ -102,7 +102,7 @@ impl Knobs {
         let Engine::Skiplist = self.engine.unwrap_or(Engine::Skiplist);
         if let Some(bytes) = self.snapshot_log_bytes {
             node.snapshot_log_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            node.retained_log_bytes = node.retained_log_bytes.min(node.snapshot_log_bytes / 4);
+            node.retained_log_bytes = node.retained_log_bytes.min(node.snapshot_log_bytes / 8);
         }
         if let Some(ms) = self.heartbeat_ms {
             node.heartbeat = Duration::from_millis(ms);

@@ -38,7 +38,9 @@ pub struct NodeOptions {
     pub max_queued_bytes: usize,
     /// A snapshot is taken once the log in memory is larger than this, in bytes.
     pub snapshot_log_bytes: usize,
-    /// What of the log stays behind a snapshot for followers that were away briefly, in bytes.
+    /// What of the log stays behind a snapshot for followers that were away briefly, in bytes; up to
+    /// four times as much while one of them receives a snapshot. Well below a quarter of
+    /// `snapshot_log_bytes`, or snapshots would follow each other all through such a transfer.
     pub retained_log_bytes: usize,
     /// Proposals are refused while the log in memory is larger than this, in bytes: the state
     /// machine or its snapshots cannot keep up.
@@ -77,7 +79,7 @@ impl NodeOptions {
             max_queued_requests: 16_384,
             max_queued_bytes: 64 * MIB,
             snapshot_log_bytes: 32 * MIB,
-            retained_log_bytes: 8 * MIB,
+            retained_log_bytes: 4 * MIB,
             max_log_bytes: 256 * MIB,
             segment_bytes: 8 * MIB,
             snapshot_chunk_bytes: MIB,

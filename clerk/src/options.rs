@@ -27,7 +27,8 @@ pub struct ClerkOptions {
     pub window: usize,
 
     /// How many calls may be under way or waiting. Above it blocking calls wait, and callback calls
-    /// end with [`ClerkError::Overloaded`](crate::ClerkError::Overloaded). Default: 4096. At least 1.
+    /// end with [`ClerkError::Overloaded`](crate::ClerkError::Overloaded). Default: 1024, what a node
+    /// takes from one connection: beyond that it refuses, and the clerk asks again. At least 1.
     pub max_outstanding: usize,
 
     /// The event loops that carry the connections. Default: one loop, shared by all clerks of the
@@ -45,7 +46,7 @@ impl Default for ClerkOptions {
             attempt_timeout: Duration::from_secs(1),
             backoff: Backoff::default(),
             window: 512,
-            max_outstanding: 4096,
+            max_outstanding: 1024,
             loops: None,
             seed: None,
         }

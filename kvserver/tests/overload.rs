@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use proto::kv::{GetArgs, KvServerRpcStub, PutAppendArgs};
-use rpc::{Code, RpcChannel, RpcController};
+use rpc::{ChannelOptions, Code, RpcChannel, RpcController};
 
 use crate::common::{HANG_GUARD, Nodes};
 
@@ -32,7 +32,11 @@ fn above_its_bound_a_node_refuses_at_once_and_certainly() {
         options.node.max_queued_bytes = 16_000;
         options.limits.max_in_flight = 100_000;
     });
-    let stub = KvServerRpcStub::new(RpcChannel::new(nodes.addr(0)));
+    let options = ChannelOptions {
+        max_in_flight: 100_000,
+        ..ChannelOptions::default()
+    };
+    let stub = KvServerRpcStub::new(RpcChannel::with_options(nodes.addr(0), options));
     let (answer, answers) = channel();
     for number in 0..REQUESTS {
         let answer = answer.clone();

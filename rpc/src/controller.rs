@@ -1,13 +1,18 @@
 //! [`RpcController`]: one call's knobs and outcome, with protobuf's face.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::client::ChannelShared;
+use crate::client::{ChannelShared, Paused};
 use crate::error::{Code, RpcError};
+use crate::metadata::Metadata;
+use crate::service::RpcContext;
+use crate::trace::TraceContext;
 
 /// Steers one call and tells how it ended.
 ///
@@ -22,10 +27,57 @@ pub struct RpcController {
 #[derive(Default)]
 struct State {
     timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    metadata: Metadata,
+    trace: Option<TraceContext>,
+    idempotent: bool,
     error: Option<RpcError>,
+    reply_metadata: Metadata,
     canceled: bool,
-    /// The call under way: its channel and its id there.
-    call: Option<(Weak<ChannelShared>, u64)>,
+    /// Counts the calls.
+    serial: u64,
+    /// Nobody waits for the call any more, though nobody asked to cancel it.
+    abandoned: bool,
+    /// How far the call had come when `call` was set.
+    step: u32,
+    call: Option<Attached>,
+}
+
+/// The call under way.
+pub(crate) enum Attached {
+    /// Its channel and its id there.
+    InFlight(Weak<ChannelShared>, u64),
+    /// It waits for its next attempt.
+    Paused(Weak<Paused>),
+}
+
+impl Attached {
+    fn cancel(&self) {
+        match self {
+            Attached::InFlight(channel, id) => {
+                if let Some(channel) = channel.upgrade() {
+                    channel.cancel(*id);
+                }
+            }
+            Attached::Paused(paused) => {
+                if let Some(paused) = paused.upgrade() {
+                    paused.cancel();
+                }
+            }
+        }
+    }
+}
+
+/// What a controller says about the call that begins.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    /// The call's number at its controller.
+    pub(crate) serial: u64,
+    /// `None`: the channel's default.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) metadata: Metadata,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) idempotent: bool,
 }
 
 impl RpcController {
@@ -43,9 +95,46 @@ impl RpcController {
         controller
     }
 
-    /// Sets the time that the next call may take, from its start to its end.
+    /// A controller for a call that a handler makes on behalf of the call that it serves: it has
+    /// what is left of that one's deadline.
+    #[must_use]
+    pub fn within(context: &RpcContext) -> RpcController {
+        let controller = RpcController::new();
+        controller.state.lock().deadline = context.deadline();
+        controller
+    }
+
+    /// Sets the time that the next call may take, from its start to its end, attempts and pauses
+    /// between them included.
     pub fn set_timeout(&self, timeout: Duration) {
         self.state.lock().timeout = Some(timeout);
+    }
+
+    /// Sets when calls have to have ended. With a timeout as well, the earlier holds.
+    pub fn set_deadline(&self, deadline: Instant) {
+        self.state.lock().deadline = Some(deadline);
+    }
+
+    /// Sets what travels with calls under `key`, in place of an earlier value.
+    pub fn set_metadata(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
+        self.state.lock().metadata.insert(key, value);
+    }
+
+    /// Makes calls part of a trace: it travels with them, as their parent.
+    pub fn set_trace(&self, trace: TraceContext) {
+        self.state.lock().trace = Some(trace);
+    }
+
+    /// Says whether a call may be executed twice. Then a channel with a
+    /// [`RetryPolicy`](crate::RetryPolicy) repeats it also when it may have been executed.
+    pub fn set_idempotent(&self, idempotent: bool) {
+        self.state.lock().idempotent = idempotent;
+    }
+
+    /// What came with the last call's reply. Empty while it runs.
+    #[must_use]
+    pub fn reply_metadata(&self) -> Metadata {
+        self.state.lock().reply_metadata.clone()
     }
 
     /// Whether the last call failed. `false` while it runs.
@@ -75,18 +164,17 @@ impl RpcController {
     }
 
     /// Gives the call up: it ends with `CANCELLED` as soon as its event loop hears of it, unless
-    /// it ends by itself before. The server is not told. A call that is begun later with this
-    /// controller fails at once, until [`reset`](RpcController::reset).
+    /// it ends by itself before. A server that has the call is told, and its handler can learn of it.
+    /// A call that is begun later with this controller fails at once, until
+    /// [`reset`](RpcController::reset).
     pub fn start_cancel(&self) {
         let call = {
             let mut state = self.state.lock();
             state.canceled = true;
             state.call.take()
         };
-        if let Some((channel, id)) = call
-            && let Some(channel) = channel.upgrade()
-        {
-            channel.cancel(id);
+        if let Some(call) = call {
+            call.cancel();
         }
     }
 
@@ -96,41 +184,88 @@ impl RpcController {
         self.state.lock().canceled
     }
 
-    /// Makes the controller as new, keeping its timeout.
+    /// Forgets how the last call went, so that another can begin. What was set for calls stays:
+    /// timeout, deadline, metadata, trace.
     pub fn reset(&mut self) {
         let mut state = self.state.lock();
         state.error = None;
+        state.reply_metadata = Metadata::new();
         state.canceled = false;
     }
 
-    /// A call begins. Returns the timeout that was set.
-    pub(crate) fn begin(&self) -> Result<Option<Duration>, RpcError> {
+    /// A call begins.
+    pub(crate) fn begin(&self) -> Result<Terms, RpcError> {
         let mut state = self.state.lock();
         state.error = None;
+        state.reply_metadata = Metadata::new();
+        state.serial += 1;
+        (state.abandoned, state.step, state.call) = (false, 0, None);
         if state.canceled {
             let text = "the controller was cancelled before the call began";
             return Err(RpcError::new(Code::Cancelled, text));
         }
-        Ok(state.timeout)
+        let mut timeout = state.timeout;
+        if let Some(deadline) = state.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let text = "the deadline had passed before the call began";
+                return Err(RpcError::new(Code::DeadlineExceeded, text));
+            }
+            timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
+        }
+        Ok(Terms {
+            serial: state.serial,
+            timeout,
+            metadata: state.metadata.clone(),
+            trace: state.trace,
+            idempotent: state.idempotent,
+        })
     }
 
-    /// The call is under way.
-    pub(crate) fn attach(&self, channel: &Arc<ChannelShared>, id: u64) {
+    /// The call is under way. `step` is above that of whatever it was before.
+    pub(crate) fn attach(&self, serial: u64, step: u32, call: Attached) {
         let mut state = self.state.lock();
-        if !state.canceled {
-            state.call = Some((Arc::downgrade(channel), id));
+        if (serial, step) < (state.serial, state.step) {
+            // It has gone on already, on another thread.
             return;
         }
-        // Cancelled between its beginning and now.
-        drop(state);
-        channel.cancel(id);
+        if state.canceled || state.abandoned {
+            // Between its beginning and now.
+            drop(state);
+            call.cancel();
+            return;
+        }
+        state.step = step;
+        state.call = Some(call);
+    }
+
+    /// Whether nobody wants the call any more.
+    pub(crate) fn was_given_up(&self, serial: u64) -> bool {
+        let state = self.state.lock();
+        state.serial == serial && (state.canceled || state.abandoned)
+    }
+
+    /// Nobody waits for the call any more.
+    pub(crate) fn abandon(&self, serial: u64) {
+        let call = {
+            let mut state = self.state.lock();
+            if state.serial != serial {
+                return;
+            }
+            state.abandoned = true;
+            state.call.take()
+        };
+        if let Some(call) = call {
+            call.cancel();
+        }
     }
 
     /// The call has ended.
-    pub(crate) fn end(&self, error: Option<&RpcError>) {
+    pub(crate) fn end(&self, error: Option<&RpcError>, reply_metadata: Metadata) {
         let mut state = self.state.lock();
         state.call = None;
         state.error = error.cloned();
+        state.reply_metadata = reply_metadata;
     }
 }
 
@@ -139,6 +274,7 @@ impl fmt::Debug for RpcController {
         let state = self.state.lock();
         f.debug_struct("RpcController")
             .field("timeout", &state.timeout)
+            .field("deadline", &state.deadline)
             .field("error", &state.error)
             .field("canceled", &state.canceled)
             .finish_non_exhaustive()

@@ -17,9 +17,10 @@
 //!   [`Done`], which it may run at once or keep. Handlers run on the event loop's thread and must
 //!   not block; those that must are registered with
 //!   [`notify_blocking_service`](RpcProvider::notify_blocking_service).
-//! - [`RpcChannel`] is one connection to one server, shared by threads. Every call ends: with a
-//!   reply, or with an [`RpcError`] whose [`may_have_executed`](RpcError::may_have_executed) says
-//!   whether it is safe to ask again.
+//! - [`RpcChannel`] is the way to one server, or to several that can stand in for each other, shared
+//!   by threads. Every call ends: with a reply, or with an [`RpcError`] whose
+//!   [`may_have_executed`](RpcError::may_have_executed) says whether it is safe to ask again. A
+//!   method may answer with a stream of messages: [`RpcStream`].
 //! - [`EventLoops`] are the threads below; a provider and many channels can share one.
 //!
 //! Usually `rpc-build` writes the messages, a typed trait and a stub from a `.proto`. By hand it
@@ -91,19 +92,37 @@
 mod client;
 mod controller;
 mod error;
+mod interceptor;
+mod keepalive;
+mod metadata;
 mod reactor;
 mod reply;
 mod server;
 mod service;
+mod stats;
+mod stream;
+mod trace;
 mod wire;
 
-pub use client::{Backoff, ChannelOptions, RpcChannel};
+pub use client::{
+    Backoff, Balance, ChannelOptions, ChannelState, RetryPolicy, RpcChannel, RpcStream,
+};
 pub use controller::RpcController;
 pub use error::{Code, RpcError};
+pub use interceptor::{
+    CallOutcome, ClientInterceptor, FinishedCall, OutgoingCall, ServerInterceptor,
+};
+pub use keepalive::Keepalive;
+pub use metadata::Metadata;
 pub use reactor::EventLoops;
 pub use reply::{Done, ReplySlot};
 pub use server::{ProviderError, ProviderHandle, ProviderOptions, RpcProvider, WorkerPoolOptions};
 pub use service::{MethodDescriptor, RpcContext, Service};
+pub use stats::{
+    ConnectionInfo, Dialect, LatencyHistogram, MethodStats, ServerStats, ServiceStats, WorkerQueue,
+};
+pub use stream::{StreamError, StreamSender};
+pub use trace::TraceContext;
 pub use wire::Limits;
 
 /// What generated code names, so that its crate need not depend on it. No part of the public API.

@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
 
 use crate::error::{Code, RpcError};
-use crate::server::{CallId, ReplyPath};
+use crate::server::Call;
+use crate::stream::Flow;
 
 /// The place where the answer to one call goes: exactly one answer, from any thread, at any time.
 ///
@@ -20,9 +22,24 @@ pub struct ReplySlot {
 /// A callback that takes a call's encoded answer.
 type Callback = Box<dyn FnOnce(Result<Bytes, RpcError>) + Send>;
 
+/// A callback that takes one encoded item after the other.
+pub(crate) type OnItem = Box<dyn FnMut(Bytes) + Send>;
+
+/// A callback that takes the end of a stream.
+type OnEnd = Box<dyn FnOnce(Result<(), RpcError>) + Send>;
+
 enum Target {
-    Connection(Arc<ReplyPath>, CallId),
+    Connection(Arc<Call>),
     Callback(Callback),
+    Items(Arc<Mutex<OnItem>>, OnEnd),
+}
+
+/// What a slot says of itself to a [`StreamSender`](crate::StreamSender) that is made of it.
+pub(crate) enum StreamTarget {
+    Connection(Arc<Call>, Arc<Flow>),
+    Items(Arc<Mutex<OnItem>>),
+    /// The slot of a method that is not streaming.
+    Unary,
 }
 
 impl ReplySlot {
@@ -34,17 +51,34 @@ impl ReplySlot {
         }
     }
 
-    pub(crate) fn to_connection(path: Arc<ReplyPath>, call: CallId) -> ReplySlot {
+    /// The slot of a streaming method whose items go to `on_item` and whose end goes to `on_end`,
+    /// for tests of a [`Service`](crate::Service) and for calls inside a process. There is always
+    /// room for another item.
+    pub fn detached_stream(
+        on_item: impl FnMut(Bytes) + Send + 'static,
+        on_end: impl FnOnce(Result<(), RpcError>) + Send + 'static,
+    ) -> ReplySlot {
+        let on_item: OnItem = Box::new(on_item);
         ReplySlot {
-            target: Some(Target::Connection(path, call)),
+            target: Some(Target::Items(
+                Arc::new(Mutex::new(on_item)),
+                Box::new(on_end),
+            )),
+        }
+    }
+
+    pub(crate) fn to_connection(call: Arc<Call>) -> ReplySlot {
+        ReplySlot {
+            target: Some(Target::Connection(call)),
         }
     }
 
     /// Answers with a message.
     pub fn reply(mut self, message: &impl Message) {
         match self.target.take() {
-            Some(Target::Connection(path, call)) => path.reply(call, message),
+            Some(Target::Connection(call)) => call.reply(message),
             Some(Target::Callback(callback)) => callback(Ok(message.encode_to_vec().into())),
+            Some(Target::Items(_, on_end)) => on_end(Err(not_unary())),
             None => {}
         }
     }
@@ -62,11 +96,45 @@ impl ReplySlot {
 
     fn finish(&mut self, error: RpcError) {
         match self.target.take() {
-            Some(Target::Connection(path, call)) => path.fail(call, error),
+            Some(Target::Connection(call)) => call.fail(error),
             Some(Target::Callback(callback)) => callback(Err(error)),
+            Some(Target::Items(_, on_end)) => on_end(Err(error)),
             None => {}
         }
     }
+
+    // ---- for a stream's sender
+
+    /// A slot that is used up.
+    pub(crate) fn answered() -> ReplySlot {
+        ReplySlot { target: None }
+    }
+
+    pub(crate) fn stream_target(&self) -> StreamTarget {
+        match &self.target {
+            Some(Target::Connection(call)) => match call.flow() {
+                Some(flow) => StreamTarget::Connection(Arc::clone(call), Arc::clone(flow)),
+                None => StreamTarget::Unary,
+            },
+            Some(Target::Items(on_item, _)) => StreamTarget::Items(Arc::clone(on_item)),
+            Some(Target::Callback(_)) | None => StreamTarget::Unary,
+        }
+    }
+
+    /// Ends a stream that did not fail.
+    pub(crate) fn end_stream(mut self) {
+        match self.target.take() {
+            Some(Target::Connection(call)) => call.end_stream(),
+            Some(Target::Items(_, on_end)) => on_end(Ok(())),
+            Some(Target::Callback(_)) | None => {}
+        }
+    }
+}
+
+/// The answer of a handler that took a streaming method for a unary one.
+pub(crate) fn not_unary() -> RpcError {
+    let text = "the handler answered a streaming method with one message";
+    RpcError::new(Code::Internal, text).with_may_have_executed(true)
 }
 
 impl Drop for ReplySlot {

@@ -160,27 +160,36 @@ fn a_client_that_never_reads_is_not_read_from() {
 }
 
 #[test]
-fn calls_in_flight_beyond_the_limit_wait_outside() {
+fn calls_in_flight_beyond_the_limit_are_refused() {
     let server = serve_with(limited(Limits {
         max_in_flight: 3,
         ..Limits::default()
     }));
     let mut socket = server.socket();
-    let requests: Vec<u8> = (1..=8)
+    let requests: Vec<u8> = (1..=4)
         .flat_map(|id| echo_request(&HOLD, id, vec![7; id as usize % 3 * 20_000]))
         .collect();
     socket.send(&requests);
-    let mut held: Vec<Held> = (0..3).map(|_| server.next_held()).collect();
-    server.assert_serves();
-    assert!(server.held.try_recv().is_err(), "a fourth call was begun");
-    for _ in 0..5 {
-        held.remove(0).echo();
-        held.push(server.next_held());
-        assert!(server.held.try_recv().is_err());
-    }
+    let refused = socket.receive_reply();
+    assert_eq!(
+        (refused.request_id, refused.code, refused.refused),
+        (4, Code::ResourceExhausted.number().into(), true)
+    );
+    assert!(
+        refused.error_text.contains("Limits::max_in_flight"),
+        "{refused:?}"
+    );
+    let held: Vec<Held> = (0..3).map(|_| server.next_held()).collect();
     held.into_iter().for_each(Held::echo);
-    let ids: Vec<u64> = (0..8).map(|_| socket.receive_reply().request_id).collect();
-    assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
+    let ids: Vec<u64> = (0..3).map(|_| socket.receive_reply().request_id).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    // Answered calls leave their places, also within one segment.
+    let many: Vec<u8> = (5..30).flat_map(|id| echo_request(&SAY, id, "x")).collect();
+    socket.send(&many);
+    for id in 5..30 {
+        let reply = socket.receive_reply();
+        assert_eq!((reply.request_id, reply.code), (id, 0));
+    }
 }
 
 #[test]

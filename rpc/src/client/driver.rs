@@ -1,187 +1,179 @@
-//! The channel's half on the event loop: connects, writes, reads, times out.
+//! The channel's half on the event loop: the life of the way to one server.
 //!
 //! ```text
 //!            a call                 connected
-//!   Idle ───────────► Connecting ─────────────► Connected
-//!    ▲ ▲                  │ failed                  │ broken, or silent for too long
-//!    │ └──────────────────┴─────────────────────────┘
+//!   Idle ───────────► Connecting ─────────────► Connected ──► retired (the server said GOAWAY:
+//!    ▲ ▲                  │ failed                  │          its calls go on, new ones connect)
+//!    │ └──────────────────┴─────────────────────────┘ broken, or silent for too long
 //!    └─ calls fail at once while a backoff lasts: after each failure to connect, and after a
-//!       connection that broke before it brought a single byte
+//!       connection that broke before it brought a single frame, or was refused
 //! ```
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mio::Interest;
 use mio::net::TcpStream;
 
-use super::pending::{InFlight, Outcome, Pending};
+use super::connection::{Broken, Connection, expired};
 use super::shared::{ChannelShared, Queued};
+use super::state::ChannelState;
+use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
-use crate::reactor::{Next, Ready, Source, Turn, WAIT_MAX, flush_later};
-use crate::wire::{FrameError, InputBuffer, OutputQueue, ReplyHead, check_body, peek_reply};
+use crate::reactor::{self, Next, Ready, Source, Turn, WAIT_MAX, flush_later};
 
-/// Bytes read in one turn; then other connections of the loop have theirs.
-const READ_BYTES_PER_TURN: usize = 256 << 10;
+/// Connections that the server asked to leave and whose calls go on. A server that drains as often
+/// as this within the life of one call is not waited for any longer.
+const RETIRED_MAX: usize = 4;
 
-enum State {
-    Idle,
+enum Link {
+    None,
     Connecting { stream: TcpStream, until: Instant },
-    Connected(TcpStream),
+    Connected(Box<Connection>),
 }
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, not one state"
-)]
 pub(super) struct Driver {
     shared: Arc<ChannelShared>,
-    state: State,
-    input: InputBuffer,
-    /// Size of the frame at the front of the input; 0 if unknown.
-    frame_bytes: usize,
-    output: OutputQueue,
-    in_flight: InFlight,
-    /// While not connected: the calls whose frames are in the output, in order, with their sizes.
-    waiting: Vec<(u64, usize)>,
+    link: Link,
+    /// While not connected.
+    waiting: Waiting,
+    /// The oldest first. All connections share the source's events: which of them has something to
+    /// read shows when it is read.
+    retired: Vec<Connection>,
     /// Empty between turns; kept for its memory.
     calls: Vec<Queued>,
-    /// Bytes that this connection was given to send, and those that the socket took.
-    queued_bytes: u64,
-    sent_bytes: u64,
-    /// The socket may have more to read.
-    readable: bool,
-    /// The server sends no more.
-    read_closed: bool,
     flush_asked: bool,
     /// Failures in a row.
     failures: u32,
-    /// Calls fail at once until then.
-    down: Option<(Instant, String)>,
-    /// This connection has brought something.
-    proven: bool,
-    /// Since when calls have been under way and nothing was received.
-    quiet_since: Option<Instant>,
-}
-
-/// Why a connection ends.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("the server sent a broken reply: {0}")]
-    Frame(#[from] FrameError),
-    #[error("the server was silent for {0} ms while calls timed out")]
-    Silent(u128),
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<ChannelShared>) -> Driver {
         Driver {
             shared,
-            state: State::Idle,
-            input: InputBuffer::default(),
-            frame_bytes: 0,
-            output: OutputQueue::default(),
-            in_flight: InFlight::default(),
-            waiting: Vec::new(),
+            link: Link::None,
+            waiting: Waiting::default(),
+            retired: Vec::new(),
             calls: Vec::new(),
-            queued_bytes: 0,
-            sent_bytes: 0,
-            readable: false,
-            read_closed: false,
             flush_asked: false,
             failures: 0,
-            down: None,
-            proven: false,
-            quiet_since: None,
         }
     }
 
     /// Takes what callers left and does what it asks for.
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) -> Next {
-        let taken = self.shared.take(&mut self.output, &mut self.calls);
-        let mut calls = std::mem::take(&mut self.calls);
-        let connected = matches!(self.state, State::Connected(_));
-        if self.in_flight.is_empty() {
-            // Nobody was waiting for the server to say anything.
-            self.quiet_since = None;
-        }
-        for Queued {
-            id,
-            frame_bytes,
-            deadline,
-            mut pending,
-        } in calls.drain(..)
-        {
-            if connected {
-                self.queued_bytes += frame_bytes as u64;
-                pending.frame_end = self.queued_bytes;
-            } else {
-                self.waiting.push((id, frame_bytes));
+        let output = match &mut self.link {
+            Link::Connected(connection) => connection.output(),
+            Link::None | Link::Connecting { .. } => &mut self.waiting.output,
+        };
+        let taken = self.shared.take(output, &mut self.calls);
+        for queued in self.calls.drain(..) {
+            if let Some(deadline) = queued.pending.deadline() {
+                turn.alarm_by(deadline);
             }
-            turn.alarm_by(deadline);
-            self.in_flight.insert(id, pending, deadline);
+            match &mut self.link {
+                Link::Connected(connection) => connection.add(queued),
+                Link::None | Link::Connecting { .. } => self.waiting.add(queued),
+            }
         }
-        self.calls = calls;
         for id in taken.cancels {
-            if let Some(pending) = self.in_flight.remove(id) {
-                let error = RpcError::new(Code::Cancelled, "the caller cancelled the call")
-                    .with_may_have_executed(connected);
-                self.end(pending, Err(error));
-            }
+            self.cancel(id);
+        }
+        for (id, credit) in taken.credits {
+            let _ = self.connections().any(|it| it.grant(id, credit));
         }
         if taken.closed {
-            self.fail_all(Code::Cancelled, "the channel was dropped");
+            self.close();
             return Next::Close;
         }
-        if connected {
-            self.flush_when_the_turn_ends(turn);
-        } else if matches!(self.state, State::Idle) {
-            if self.in_flight.is_empty() {
+        if matches!(self.link, Link::None) {
+            if self.waiting.in_flight.is_empty() {
                 // All were cancelled before there was a connection to drop their frames.
-                self.forget_bytes();
+                self.waiting.forget_bytes(&self.shared);
             } else {
                 self.connect_unless_down(turn);
             }
         }
+        self.settle(turn);
         Next::Keep
+    }
+
+    /// The current one and the retired.
+    fn connections(&mut self) -> impl Iterator<Item = &mut Connection> {
+        let current = match &mut self.link {
+            Link::Connected(connection) => Some(&mut **connection),
+            Link::None | Link::Connecting { .. } => None,
+        };
+        current.into_iter().chain(&mut self.retired)
+    }
+
+    fn cancel(&mut self, id: u64) {
+        if let Some(pending) = self.waiting.in_flight.remove(id) {
+            let error = RpcError::new(Code::Cancelled, "the caller cancelled the call");
+            self.shared.end(pending, error.into());
+            return;
+        }
+        // A call that is none of theirs has ended.
+        let _ = self.connections().any(|it| it.cancel(id));
+    }
+
+    fn close(&mut self) {
+        let error = RpcError::new(Code::Cancelled, "the channel was dropped");
+        self.waiting.fail_all(&error, &self.shared);
+        for connection in self.connections() {
+            connection.close();
+        }
+    }
+
+    /// After anything that may have changed a connection: retires what the server wants to be left,
+    /// lets go of what is done, and sees to it that all is flushed.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        if matches!(&self.link, Link::Connected(connection) if connection.was_left()) {
+            self.retire();
+        }
+        self.retired.retain(|connection| !connection.is_done());
+        // No short circuit: each is asked.
+        let wanted = self
+            .connections()
+            .fold(false, |wanted, it| it.take_flush_wanted() | wanted);
+        if wanted && !std::mem::replace(&mut self.flush_asked, true) {
+            flush_later(turn.id);
+        }
     }
 
     // ---- connecting
 
     fn connect_unless_down(&mut self, turn: &mut Turn<'_>) {
-        if let Some((until, reason)) = &self.down
-            && Instant::now() < *until
-        {
+        if let Some(reason) = self.shared.down_reason(reactor::now()) {
             // Calls that were queued before their callers could know.
             let text = format!("{} is down: {reason}", self.shared.addr);
-            self.fail_all(Code::Unavailable, &text);
+            let error = RpcError::new(Code::Unavailable, text);
+            self.waiting.fail_all(&error, &self.shared);
             return;
         }
         match self.start_connecting(turn) {
-            Ok(state) => self.state = state,
+            Ok(link) => {
+                self.link = link;
+                self.shared.set_state(ChannelState::Connecting);
+            }
             Err(error) => self.connect_failed(&error.to_string()),
         }
     }
 
-    fn start_connecting(&self, turn: &mut Turn<'_>) -> io::Result<State> {
+    fn start_connecting(&self, turn: &mut Turn<'_>) -> io::Result<Link> {
         let mut stream = TcpStream::connect(self.shared.addr)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         turn.registry
             .register(&mut stream, turn.token(), interest)?;
-        let until = Instant::now() + self.shared.options.connect_timeout.min(WAIT_MAX);
+        let until = reactor::now() + self.shared.options.connect_timeout.min(WAIT_MAX);
         turn.alarm_by(until);
-        Ok(State::Connecting { stream, until })
+        Ok(Link::Connecting { stream, until })
     }
 
     /// The socket reported something while it was connecting.
     fn check_connected(&mut self, turn: &mut Turn<'_>) {
-        let State::Connecting { stream, .. } = &self.state else {
+        let Link::Connecting { stream, .. } = &self.link else {
             return;
         };
         match outcome_of_connecting(stream) {
@@ -192,265 +184,132 @@ impl Driver {
     }
 
     fn connected(&mut self, turn: &mut Turn<'_>) {
-        let State::Connecting { stream, .. } = std::mem::replace(&mut self.state, State::Idle)
-        else {
+        let Link::Connecting { stream, .. } = std::mem::replace(&mut self.link, Link::None) else {
             return;
         };
         tracing::debug!(peer = %self.shared.addr, "connected");
-        self.state = State::Connected(stream);
-        (self.readable, self.read_closed, self.proven) = (false, false, false);
-        self.number_waiting_frames();
-        if !self.in_flight.is_empty() {
-            self.quiet_since = Some(Instant::now());
-        }
-        self.flush_when_the_turn_ends(turn);
-    }
-
-    /// Drops the frames of calls that ended while they waited, and says of the others where in
-    /// the connection's bytes they end.
-    fn number_waiting_frames(&mut self) {
-        (self.queued_bytes, self.sent_bytes) = (0, 0);
         let waiting = std::mem::take(&mut self.waiting);
-        let before = self.output.unsent_bytes();
-        if waiting.iter().any(|&(id, _)| !self.in_flight.contains(id)) {
-            let in_flight = &self.in_flight;
-            let frames = waiting
-                .iter()
-                .map(|&(id, len)| (len, in_flight.contains(id)));
-            self.output.retain_frames(frames);
-        }
-        let dropped = before - self.output.unsent_bytes();
-        self.shared
-            .unsent_bytes
-            .fetch_sub(dropped, Ordering::Relaxed);
-        for (id, len) in waiting {
-            if let Some(pending) = self.in_flight.get_mut(id) {
-                self.queued_bytes += len as u64;
-                pending.frame_end = self.queued_bytes;
-            }
+        let connection = Connection::new(Arc::clone(&self.shared), stream, waiting);
+        turn.alarm_by(connection.next_alarm());
+        self.link = Link::Connected(Box::new(connection));
+        if !self.shared.is_down() {
+            self.shared.set_state(ChannelState::Ready);
         }
     }
 
     fn connect_failed(&mut self, reason: &str) {
-        self.state = State::Idle;
+        self.link = Link::None;
         self.back_off(format!("cannot connect: {reason}"));
         let text = format!("cannot connect to {}: {reason}", self.shared.addr);
-        self.fail_all(Code::Unavailable, &text);
+        let error = RpcError::new(Code::Unavailable, text);
+        self.waiting.fail_all(&error, &self.shared);
     }
 
     /// Calls fail at once for a while.
     fn back_off(&mut self, reason: String) {
         self.failures = self.failures.saturating_add(1);
-        let pause = self
-            .shared
-            .options
-            .backoff
-            .pause(self.failures, fastrand::f64());
+        let backoff = &self.shared.options.backoff;
+        let pause = backoff.pause(self.failures, fastrand::f64());
         let (peer, failures) = (self.shared.addr, self.failures);
         if failures == 1 {
             tracing::warn!(%peer, %reason, "server is down");
         } else {
             tracing::debug!(%peer, %reason, failures, "server is still down");
         }
-        let down = Some((Instant::now() + pause, reason));
-        self.down.clone_from(&down);
-        self.shared.set_down(down);
+        self.shared.set_down(reactor::now() + pause, reason);
     }
 
-    // ---- the connection
-
-    fn flush_when_the_turn_ends(&mut self, turn: &Turn<'_>) {
-        if !std::mem::replace(&mut self.flush_asked, true) {
-            flush_later(turn.id);
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), Broken> {
-        let State::Connected(stream) = &mut self.state else {
-            return Ok(());
-        };
-        if self.output.is_empty() {
-            return Ok(());
-        }
-        if self.quiet_since.is_none() {
-            self.quiet_since = Some(Instant::now());
-        }
-        let before = self.output.unsent_bytes();
-        let written = self.output.write_to(stream);
-        let sent = before - self.output.unsent_bytes();
-        self.sent_bytes += sent as u64;
-        self.shared.unsent_bytes.fetch_sub(sent, Ordering::Relaxed);
-        written?;
-        Ok(())
-    }
-
-    fn read(&mut self, turn: &mut Turn<'_>) -> Result<(), Broken> {
-        let mut budget = READ_BYTES_PER_TURN;
-        while self.readable {
-            if budget == 0 {
-                turn.again();
-                break;
-            }
-            let State::Connected(stream) = &mut self.state else {
-                return Ok(());
-            };
-            match self.input.read_from(stream, turn.scratch, self.frame_bytes) {
-                Ok(read) if read.bytes == 0 => return Err(Broken::Closed),
-                Ok(read) => {
-                    budget = budget.saturating_sub(read.bytes);
-                    // A socket that held less than asked for reports again when more arrives.
-                    // The end of the stream may have been reported together with its last bytes.
-                    self.readable = !read.drained || self.read_closed;
-                    self.heard_from_server();
-                    self.deliver()?;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.input.compact();
-        Ok(())
-    }
-
-    /// Reads after an attempt to write, and disconnects if either failed. Replies that came before
-    /// a break count, so they are read even if there is no writing any more.
-    fn read_after(&mut self, flushed: Result<(), Broken>, turn: &mut Turn<'_>) {
-        self.readable |= flushed.is_err();
-        let read = self.read(turn);
-        if let Err(broken) = flushed.and(read) {
-            self.disconnect(&broken);
-        }
-    }
-
-    fn heard_from_server(&mut self) {
-        self.quiet_since = None;
-        if !std::mem::replace(&mut self.proven, true) {
-            self.failures = 0;
-            if self.down.take().is_some() {
-                tracing::info!(peer = %self.shared.addr, "server is back");
-                self.shared.set_down(None);
-            }
-        }
-    }
-
-    /// Ends the calls whose replies have arrived.
-    fn deliver(&mut self) -> Result<(), Broken> {
-        loop {
-            self.frame_bytes = 0;
-            if self.input.unread().is_empty() {
-                break;
-            }
-            let limits = &self.shared.options.limits;
-            let unread = self.input.unread();
-            let Some(frame) = peek_reply(unread, limits)? else {
-                break;
-            };
-            let (head, frame_bytes) = (frame.head, frame.body_start + frame.body_size);
-            let id = head.request_id;
-            if let Err(error) = check_body(head.body_size, limits) {
-                // The reply can be skipped, so it costs its own call only.
-                self.input.discard(frame_bytes);
-                let error = RpcError::new(Code::ResourceExhausted, format!("the reply's {error}"));
-                self.end_by_id(id, Err(error.with_may_have_executed(true)));
-                continue;
-            }
-            if unread.len() < frame_bytes {
-                self.frame_bytes = frame_bytes;
-                break;
-            }
-            let error = (head.code != Code::Ok.number()).then(|| error_of(&head));
-            let body = self.input.take(frame.body_start, frame.body_size);
-            self.end_by_id(id, error.map_or(Ok(body), Err));
-        }
-        if !self.in_flight.is_empty() {
-            self.quiet_since = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    fn end_by_id(&mut self, id: u64, outcome: Outcome) {
-        if let Some(pending) = self.in_flight.remove(id) {
-            self.end(pending, outcome);
-        } else {
-            // The call was given up, by its deadline or its caller.
-            tracing::debug!(peer = %self.shared.addr, id, "late reply ignored");
-        }
-    }
+    // ---- the end of a connection
 
     fn disconnect(&mut self, broken: &Broken) {
-        let peer = self.shared.addr;
-        if self.in_flight.is_empty() {
-            tracing::debug!(%peer, reason = %broken, "connection lost");
+        let Link::Connected(mut connection) = std::mem::replace(&mut self.link, Link::None) else {
+            return;
+        };
+        self.report(&connection, broken);
+        let refused = matches!(broken, Broken::Refused(_));
+        if connection.is_proven() {
+            self.failures = 0;
+        }
+        if refused || !connection.is_proven() {
+            let reason = match broken {
+                Broken::Refused(_) => broken.to_string(),
+                broken => format!("the connection broke at once: {broken}"),
+            };
+            self.back_off(reason);
         } else {
-            tracing::info!(%peer, reason = %broken, "connection lost with calls under way");
+            self.shared.set_state(ChannelState::Idle);
         }
-        self.state = State::Idle;
-        if !self.proven {
-            self.back_off(format!("the connection broke at once: {broken}"));
-        }
-        self.fail_all(
-            Code::Unavailable,
-            &format!("connection to {peer} lost: {broken}"),
-        );
+        connection.fail_all(broken);
     }
 
-    // ---- the ends of calls
-
-    fn end(&self, pending: Pending, outcome: Outcome) {
-        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-        pending.finish(outcome);
-    }
-
-    /// Forgets what was to be sent and what was received.
-    fn forget_bytes(&mut self) {
-        self.shared
-            .unsent_bytes
-            .fetch_sub(self.output.unsent_bytes(), Ordering::Relaxed);
-        self.output.clear();
-        self.waiting.clear();
-        self.input = InputBuffer::default();
-        self.frame_bytes = 0;
-    }
-
-    /// Ends all calls and forgets what the connection left.
-    fn fail_all(&mut self, code: Code, text: &str) {
-        self.forget_bytes();
-        self.quiet_since = None;
-        for pending in self.in_flight.take_all() {
-            // A frame that was not sent to its last byte cannot have been understood.
-            let may_have_executed = pending.frame_end <= self.sent_bytes;
-            let error = RpcError::new(code, text.to_owned());
-            self.end(
-                pending,
-                Err(error.with_may_have_executed(may_have_executed)),
-            );
+    fn report(&self, connection: &Connection, broken: &Broken) {
+        let peer = self.shared.addr;
+        match connection.calls() {
+            0 => tracing::debug!(%peer, reason = %broken, "connection lost"),
+            calls => {
+                tracing::info!(%peer, reason = %broken, calls, "connection lost with calls under way");
+            }
         }
     }
 
-    /// Ends the calls whose time is up, and with them a connection that has fallen silent.
-    fn expire(&mut self) -> Result<(), Broken> {
-        let now = Instant::now();
-        let connected = matches!(self.state, State::Connected(_));
-        let mut silent = None;
-        while let Some(pending) = self.in_flight.pop_expired(now) {
-            let timeout = pending.timeout;
-            let limit = self.shared.options.silence_limit.max(timeout * 2);
-            let quiet = self
-                .quiet_since
-                .map(|since| now.saturating_duration_since(since));
-            silent = silent.or(quiet.filter(|quiet| connected && *quiet >= limit));
-            let text = format!(
-                "no reply from {} within {} ms",
-                self.shared.addr,
-                timeout.as_millis()
-            );
-            // A frame that waits for a connection is dropped with its call.
-            let error =
-                RpcError::new(Code::DeadlineExceeded, text).with_may_have_executed(connected);
-            self.end(pending, Err(error));
+    /// The server asked us to begin calls elsewhere; those of this connection go on.
+    fn retire(&mut self) {
+        let Link::Connected(mut connection) = std::mem::replace(&mut self.link, Link::None) else {
+            return;
+        };
+        let calls = connection.calls();
+        tracing::debug!(peer = %self.shared.addr, calls, "the server drains: leaving the connection");
+        self.failures = 0;
+        connection.say_goodbye();
+        self.retired.push(*connection);
+        self.shared.set_state(ChannelState::Idle);
+        if self.retired.len() > RETIRED_MAX {
+            let mut oldest = self.retired.remove(0);
+            let broken = Broken::Io(io::Error::other(
+                "the server asked to leave connections more often than calls end",
+            ));
+            self.report(&oldest, &broken);
+            oldest.fail_all(&broken);
         }
-        silent.map_or(Ok(()), |quiet| Err(Broken::Silent(quiet.as_millis())))
+    }
+
+    /// Lets every connection do something, and ends those that break.
+    fn each(&mut self, mut f: impl FnMut(&mut Connection) -> Result<(), Broken>) {
+        if let Link::Connected(connection) = &mut self.link
+            && let Err(broken) = f(connection)
+        {
+            self.disconnect(&broken);
+        }
+        let mut index = 0;
+        while index < self.retired.len() {
+            match f(&mut self.retired[index]) {
+                Ok(()) => index += 1,
+                Err(broken) => {
+                    let mut connection = self.retired.remove(index);
+                    self.report(&connection, &broken);
+                    connection.fail_all(&broken);
+                }
+            }
+        }
+    }
+
+    // ---- time
+
+    fn expire_waiting(&mut self, now: Instant) {
+        while let Some((_, pending)) = self.waiting.in_flight.pop_expired(now) {
+            // Its frame is dropped when there is a connection.
+            let error = expired(&self.shared, pending.timeout.unwrap_or(WAIT_MAX));
+            self.shared.end(pending, error.into());
+        }
+    }
+
+    fn set_alarm(&mut self, turn: &mut Turn<'_>) {
+        if let Some(deadline) = self.waiting.in_flight.next_deadline() {
+            turn.alarm_by(deadline);
+        }
+        for connection in self.connections() {
+            turn.alarm_by(connection.next_alarm());
+        }
     }
 }
 
@@ -472,33 +331,14 @@ fn outcome_of_connecting(stream: &TcpStream) -> io::Result<bool> {
     Ok(true)
 }
 
-fn error_of(head: &ReplyHead<'_>) -> RpcError {
-    let text = head.error_text.clone().into_owned();
-    let error = Code::from_number(head.code).map_or_else(
-        || {
-            RpcError::new(
-                Code::Internal,
-                format!("unknown code {}: {text}", head.code),
-            )
-        },
-        |code| RpcError::new(code, text.clone()),
-    );
-    error.with_may_have_executed(!head.refused)
-}
-
 impl Source for Driver {
     fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
-        if matches!(self.state, State::Connecting { .. }) && (ready.writable || ready.broken) {
+        if matches!(self.link, Link::Connecting { .. }) && (ready.writable || ready.broken) {
             self.check_connected(turn);
         }
         // The same event may tell more than that it has connected.
-        if matches!(self.state, State::Connected(_)) {
-            // The next read tells what has broken.
-            self.readable |= ready.readable || ready.broken;
-            self.read_closed |= ready.read_closed || ready.broken;
-            let flushed = if ready.writable { self.flush() } else { Ok(()) };
-            self.read_after(flushed, turn);
-        }
+        self.each(|connection| connection.on_ready(ready, turn));
+        self.settle(turn);
         Next::Keep
     }
 
@@ -507,29 +347,26 @@ impl Source for Driver {
     }
 
     fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next {
-        if let State::Connecting { until, .. } = self.state {
-            if Instant::now() >= until {
+        let now = reactor::now();
+        if let Link::Connecting { until, .. } = self.link {
+            if now >= until {
                 let ms = self.shared.options.connect_timeout.as_millis();
                 self.connect_failed(&format!("no answer within {ms} ms"));
             } else {
                 turn.alarm_by(until);
             }
         }
-        if let Err(broken) = self.expire() {
-            self.disconnect(&broken);
-        }
-        if let Some(deadline) = self.in_flight.next_deadline() {
-            turn.alarm_by(deadline);
-        }
+        self.expire_waiting(now);
+        self.each(|connection| connection.on_timer(now));
+        self.set_alarm(turn);
+        self.settle(turn);
         Next::Keep
     }
 
     fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next {
         self.flush_asked = false;
-        let flushed = self.flush();
-        if flushed.is_err() {
-            self.read_after(flushed, turn);
-        }
+        self.each(|connection| connection.on_flush(turn));
+        self.settle(turn);
         Next::Keep
     }
 }
@@ -547,7 +384,9 @@ mod tests {
 
     use super::*;
     use crate::client::options::{Backoff, ChannelOptions};
-    use crate::client::pending::Completion;
+    use crate::client::pending::{Completion, Ended};
+    use crate::client::shared::Request;
+    use crate::metadata::Metadata;
     use crate::reactor::EventLoops;
     use crate::service::MethodDescriptor;
 
@@ -556,26 +395,40 @@ mod tests {
         method: "Say",
     };
 
-    /// Whatever a driver dies of: every call ends.
-    #[test]
-    fn calls_of_a_channel_without_its_driver_end() {
+    const REQUEST: Request<'_> = Request {
+        method: &METHOD,
+        timeout: Some(Duration::from_secs(10)),
+        metadata: &Metadata::new(),
+        trace: None,
+        credit: 0,
+    };
+
+    fn shared(options: ChannelOptions) -> Arc<ChannelShared> {
         let loops = EventLoops::start(1, "test").unwrap();
         let addr = "127.0.0.1:1".parse().unwrap();
         let handle = Arc::clone(loops.pick());
-        let shared = Arc::new(ChannelShared::new(addr, ChannelOptions::default(), handle));
+        Arc::new(ChannelShared::new(addr, options, handle, || {}))
+    }
+
+    /// Whatever a driver dies of: every call ends.
+    #[test]
+    fn calls_of_a_channel_without_its_driver_end() {
+        let shared = shared(ChannelOptions::default());
         let driver = Driver::new(Arc::clone(&shared));
         let (sender, ended) = mpsc::channel();
         let call = || {
             let sender = sender.clone();
-            let callback = move |outcome: Outcome| sender.send(outcome).unwrap();
+            let callback = move |ended: Ended| sender.send(ended.result).unwrap();
             let completion = Completion::Callback(Box::new(callback));
-            shared.begin(&METHOD, None, &(), completion)
+            shared.begin(&REQUEST, &(), completion)
         };
         assert!(call().is_ok());
         drop(driver);
         let error = ended.try_recv().unwrap().unwrap_err();
         assert_eq!(error.code(), Code::Cancelled);
-        let (_, error) = call().unwrap_err();
+        let Err((_, error)) = call() else {
+            panic!("a call was begun");
+        };
         assert_eq!(
             (error.code(), error.may_have_executed()),
             (Code::Internal, false)
@@ -584,28 +437,23 @@ mod tests {
 
     #[test]
     fn a_server_that_speaks_again_is_forgiven_its_failures() {
-        let loops = EventLoops::start(1, "test").unwrap();
-        let addr = "127.0.0.1:1".parse().unwrap();
-        let options = ChannelOptions {
+        let shared = shared(ChannelOptions {
             backoff: Backoff {
                 min: Duration::from_hours(1),
                 max: Duration::from_hours(2),
             },
             ..ChannelOptions::default()
-        };
-        let handle = Arc::clone(loops.pick());
-        let shared = Arc::new(ChannelShared::new(addr, options, handle));
+        });
         let mut driver = Driver::new(Arc::clone(&shared));
         let begun = || {
             let completion = Completion::Callback(Box::new(|_| {}));
-            shared.begin(&METHOD, None, &(), completion).is_ok()
+            shared.begin(&REQUEST, &(), completion).is_ok()
         };
         driver.back_off("refused".to_owned());
         driver.back_off("refused".to_owned());
-        assert!(!begun());
-        driver.heard_from_server();
-        assert!(begun());
-        assert_eq!(driver.failures, 0, "the next pause is the shortest again");
+        assert!(!begun() && shared.is_down());
+        shared.answered();
+        assert!(begun() && !shared.is_down());
     }
 
     /// The system gives a socket that connects to a free port of its own range that very port,

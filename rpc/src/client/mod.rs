@@ -1,11 +1,24 @@
 //! The client's side: [`RpcChannel`] and what it is made of.
 
+mod attempts;
 mod channel;
+mod connection;
+mod delays;
 mod driver;
+mod in_flight;
 mod options;
 mod pending;
+mod raw;
 mod shared;
+mod state;
+mod stream;
+mod targets;
+mod waiting;
 
+pub(crate) use attempts::Paused;
 pub use channel::RpcChannel;
-pub use options::{Backoff, ChannelOptions};
+pub use options::{Backoff, ChannelOptions, RetryPolicy};
 pub(crate) use shared::ChannelShared;
+pub use state::ChannelState;
+pub use stream::RpcStream;
+pub use targets::Balance;

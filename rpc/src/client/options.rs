@@ -1,7 +1,11 @@
 //! How a channel behaves.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::interceptor::ClientInterceptor;
+use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX};
 use crate::wire::Limits;
 
@@ -34,12 +38,38 @@ impl Backoff {
     }
 }
 
+/// Which failed calls a channel repeats, and when.
+///
+/// A call that failed with `UNAVAILABLE` is repeated if it was certainly not executed, or if its
+/// controller says that it may be executed twice
+/// ([`set_idempotent`](crate::RpcController::set_idempotent)); one that was refused with
+/// `RESOURCE_EXHAUSTED` too. Streams are repeated until their first item has come. All of it happens
+/// within the call's own deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a call is tried, the first time included. Trying every address of a channel to
+    /// several counts as once.
+    pub max_attempts: u32,
+    /// The pauses between two attempts. A pause lasts at least until a server that is down may be
+    /// tried again.
+    pub backoff: Backoff,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 3,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
 /// How a channel behaves. `ChannelOptions::default()` suits most.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ChannelOptions {
     /// The event loops to run on. `None`: one loop that all such channels of the process share.
     pub loops: Option<EventLoops>,
-    /// The time that a call may take whose controller does not say.
+    /// The time that a call may take whose controller does not say. Streams have none.
     pub default_timeout: Duration,
     /// The time that connecting may take.
     pub connect_timeout: Duration,
@@ -47,7 +77,9 @@ pub struct ChannelOptions {
     pub backoff: Backoff,
     /// What the server may make us hold, and the largest arguments that we send.
     pub limits: Limits,
-    /// Calls that may be under way at once; further ones fail with `RESOURCE_EXHAUSTED`.
+    /// Calls that may be under way at once to one server; further ones fail with
+    /// `RESOURCE_EXHAUSTED`. A server refuses what is beyond its own
+    /// [`Limits::max_in_flight`], which is as large by default.
     pub max_in_flight: usize,
     /// Request bytes that may wait for the server to take them. A call that would exceed it fails
     /// with `RESOURCE_EXHAUSTED`, unless nothing else waits.
@@ -56,6 +88,35 @@ pub struct ChannelOptions {
     /// call's timeout) although calls were under way, the connection is given up as dead. The
     /// kernel alone would take minutes to notice a peer that vanished.
     pub silence_limit: Duration,
+    /// When a quiet connection is asked whether it is alive, and when it is given up: all its calls
+    /// end with `UNAVAILABLE`.
+    pub keepalive: Keepalive,
+    /// What the server may send ahead of a stream's consumer: the items' bytes and 16 for each. One
+    /// item may exceed it, so this and the largest item bound a stream's memory. At least 1.
+    pub stream_credit_bytes: u32,
+    /// Whether and when failed calls are repeated. `None`: never.
+    pub retry: Option<RetryPolicy>,
+    /// What looks at each call, in this order.
+    pub interceptors: Vec<Arc<dyn ClientInterceptor>>,
+}
+
+impl fmt::Debug for ChannelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelOptions")
+            .field("loops", &self.loops)
+            .field("default_timeout", &self.default_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("backoff", &self.backoff)
+            .field("limits", &self.limits)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("max_unsent_bytes", &self.max_unsent_bytes)
+            .field("silence_limit", &self.silence_limit)
+            .field("keepalive", &self.keepalive)
+            .field("stream_credit_bytes", &self.stream_credit_bytes)
+            .field("retry", &self.retry)
+            .field("interceptors", &self.interceptors.len())
+            .finish()
+    }
 }
 
 impl Default for ChannelOptions {
@@ -66,9 +127,13 @@ impl Default for ChannelOptions {
             connect_timeout: Duration::from_secs(3),
             backoff: Backoff::default(),
             limits: Limits::default(),
-            max_in_flight: 16 << 10,
+            max_in_flight: 1024,
             max_unsent_bytes: 64 << 20,
             silence_limit: Duration::from_secs(10),
+            keepalive: Keepalive::default(),
+            stream_credit_bytes: 256 << 10,
+            retry: None,
+            interceptors: Vec::new(),
         }
     }
 }

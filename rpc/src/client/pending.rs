@@ -1,8 +1,5 @@
-//! Calls under way: what waits for their ends, and when those come at the latest.
+//! Calls under way: what waits for their ends.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, Thread};
@@ -11,67 +8,140 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::stream::StreamCall;
 use crate::error::{Code, RpcError};
+use crate::metadata::Metadata;
+use crate::reactor;
+use crate::service::MethodDescriptor;
+use crate::trace::TraceContext;
 
-/// A call's encoded reply, or why there is none.
-pub(super) type Outcome = Result<Bytes, RpcError>;
+/// How a call ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its encoded reply (empty for a stream), or why there is none.
+    pub(super) result: Result<Bytes, RpcError>,
+    /// What came with the reply.
+    pub(super) metadata: Metadata,
+}
+
+impl From<Result<Bytes, RpcError>> for Ended {
+    fn from(result: Result<Bytes, RpcError>) -> Ended {
+        Ended {
+            result,
+            metadata: Metadata::new(),
+        }
+    }
+}
+
+impl From<RpcError> for Ended {
+    fn from(error: RpcError) -> Ended {
+        Ended::from(Err(error))
+    }
+}
 
 /// Who is told how a call ended.
 pub(super) enum Completion {
     Blocking(Arc<Waiter>),
-    Callback(Box<dyn FnOnce(Outcome) + Send>),
+    Callback(Box<dyn FnOnce(Ended) + Send>),
+    Stream(Box<StreamCall>),
+}
+
+impl Completion {
+    /// Tells it. A callback that panics costs its own call only.
+    pub(super) fn end(self, ended: Ended) {
+        let told = match self {
+            Completion::Blocking(waiter) => {
+                waiter.finish(ended);
+                return;
+            }
+            Completion::Callback(callback) => {
+                catch_unwind(AssertUnwindSafe(move || callback(ended)))
+            }
+            Completion::Stream(stream) => catch_unwind(AssertUnwindSafe(move || stream.end(ended))),
+        };
+        if told.is_err() {
+            tracing::error!("the callback of a call panicked");
+        }
+    }
 }
 
 /// A call under way. It ends once: dropped without an outcome it ends with `CANCELLED`.
 pub(super) struct Pending {
     completion: Option<Completion>,
-    pub(super) timeout: Duration,
+    /// `None`: a ping.
+    pub(super) method: Option<&'static MethodDescriptor>,
+    pub(super) trace: Option<Box<TraceContext>>,
+    pub(super) begun: Instant,
+    pub(super) timeout: Option<Duration>,
     /// Where its frame ends in the bytes of this connection; unknown before it is connected.
     pub(super) frame_end: u64,
 }
 
 impl Pending {
-    pub(super) fn new(completion: Completion, timeout: Duration) -> Pending {
+    /// A call that begins now.
+    pub(super) fn new(
+        method: Option<&'static MethodDescriptor>,
+        completion: Completion,
+    ) -> Pending {
         Pending {
             completion: Some(completion),
-            timeout,
+            method,
+            trace: None,
+            begun: reactor::now(),
+            timeout: None,
             frame_end: u64::MAX,
         }
     }
 
-    /// Ends the call.
-    pub(super) fn finish(mut self, outcome: Outcome) {
-        self.complete(outcome);
+    /// When it has to have ended.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(|timeout| self.begun + timeout)
     }
 
-    fn complete(&mut self, outcome: Outcome) {
-        match self.completion.take() {
-            Some(Completion::Blocking(waiter)) => waiter.finish(outcome),
-            Some(Completion::Callback(callback)) => {
-                let panicked = catch_unwind(AssertUnwindSafe(move || callback(outcome))).is_err();
-                if panicked {
-                    tracing::error!("the callback of a call panicked");
-                }
-            }
-            None => {}
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.completion, Some(Completion::Stream(_)))
+    }
+
+    /// The stream's half of a call that is one.
+    pub(super) fn stream(&mut self) -> Option<&mut StreamCall> {
+        match &mut self.completion {
+            Some(Completion::Stream(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Gives back who would have been told, for a call that cannot begin.
+    pub(super) fn into_completion(mut self) -> Completion {
+        let completion = self.completion.take();
+        completion.expect("a call that has not ended has its completion")
+    }
+
+    /// Ends the call.
+    pub(super) fn finish(mut self, ended: Ended) {
+        if let Some(completion) = self.completion.take() {
+            completion.end(ended);
         }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if self.completion.is_some() {
-            let text = "the channel's event loop has ended";
-            let error = RpcError::new(Code::Cancelled, text).with_may_have_executed(true);
-            self.complete(Err(error));
+        if let Some(completion) = self.completion.take() {
+            completion.end(forgotten().into());
         }
     }
+}
+
+/// How a call ends whose event loop has ended.
+pub(super) fn forgotten() -> RpcError {
+    let text = "the channel's event loop has ended";
+    RpcError::new(Code::Cancelled, text).with_may_have_executed(true)
 }
 
 /// A thread that waits for its call.
 pub(super) struct Waiter {
     thread: Thread,
-    outcome: Mutex<Option<Outcome>>,
+    ended: Mutex<Option<Ended>>,
 }
 
 impl Waiter {
@@ -79,128 +149,23 @@ impl Waiter {
     pub(super) fn new() -> Arc<Waiter> {
         Arc::new(Waiter {
             thread: thread::current(),
-            outcome: Mutex::new(None),
+            ended: Mutex::new(None),
         })
     }
 
-    fn finish(&self, outcome: Outcome) {
-        *self.outcome.lock() = Some(outcome);
+    fn finish(&self, ended: Ended) {
+        *self.ended.lock() = Some(ended);
         self.thread.unpark();
     }
 
     /// Waits for the end of the call, which every call has.
-    pub(super) fn wait(&self) -> Outcome {
+    pub(super) fn wait(&self) -> Ended {
         loop {
-            if let Some(outcome) = self.outcome.lock().take() {
-                return outcome;
+            if let Some(ended) = self.ended.lock().take() {
+                return ended;
             }
             thread::park();
         }
-    }
-}
-
-/// The calls under way on one channel, by request id, with their deadlines.
-#[derive(Default)]
-pub(super) struct InFlight {
-    calls: HashMap<u64, Pending, BuildHasherDefault<IdHasher>>,
-    /// Also holds deadlines of calls that have ended: fewer than twice those under way and some.
-    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
-}
-
-/// Below this many deadlines it is not worth while to drop those of calls that have ended.
-const CLEAN_DEADLINES_MIN: usize = 256;
-
-impl InFlight {
-    pub(super) fn insert(&mut self, id: u64, pending: Pending, deadline: Instant) {
-        if self.deadlines.len() >= CLEAN_DEADLINES_MIN + 2 * self.calls.len() {
-            let calls = &self.calls;
-            self.deadlines
-                .retain(|Reverse((_, id))| calls.contains_key(id));
-        }
-        self.deadlines.push(Reverse((deadline, id)));
-        self.calls.insert(id, pending);
-    }
-
-    pub(super) fn remove(&mut self, id: u64) -> Option<Pending> {
-        self.calls.remove(&id)
-    }
-
-    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Pending> {
-        self.calls.get_mut(&id)
-    }
-
-    pub(super) fn contains(&self, id: u64) -> bool {
-        self.calls.contains_key(&id)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
-    }
-
-    /// Takes a call whose deadline has passed.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Pending> {
-        while let Some(&Reverse((deadline, id))) = self.deadlines.peek() {
-            if let Some(pending) = self.calls.get(&id).map(|_| ()).and_then(|()| {
-                if deadline <= now {
-                    self.calls.remove(&id)
-                } else {
-                    None
-                }
-            }) {
-                self.deadlines.pop();
-                return Some(pending);
-            }
-            if self.calls.contains_key(&id) {
-                return None;
-            }
-            self.deadlines.pop();
-        }
-        None
-    }
-
-    /// When the next call expires. May be too early, by a call that has ended; never too late.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.calls.is_empty() {
-            return None;
-        }
-        self.deadlines
-            .peek()
-            .map(|&Reverse((deadline, _))| deadline)
-    }
-
-    /// Takes all calls, the oldest first.
-    pub(super) fn take_all(&mut self) -> Vec<Pending> {
-        self.deadlines.clear();
-        let mut calls: Vec<_> = self.calls.drain().collect();
-        calls.sort_unstable_by_key(|&(id, _)| id);
-        calls.into_iter().map(|(_, pending)| pending).collect()
-    }
-
-    #[cfg(test)]
-    fn deadlines(&self) -> usize {
-        self.deadlines.len()
-    }
-}
-
-/// Request ids are counted up, which one multiplication spreads well enough.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0 ^ u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio. The table looks at the low and the highest bits.
-        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = spread ^ (spread >> 32);
     }
 }
 
@@ -210,61 +175,19 @@ mod tests {
 
     use super::*;
 
-    fn pending(name: u64, ended: &mpsc::Sender<(u64, Outcome)>) -> Pending {
-        let ended = ended.clone();
-        let callback = move |outcome| ended.send((name, outcome)).unwrap();
-        Pending::new(
-            Completion::Callback(Box::new(callback)),
-            Duration::from_secs(1),
-        )
-    }
-
-    #[test]
-    fn calls_expire_in_the_order_of_their_deadlines_and_ended_ones_do_not() {
-        let (sender, ended) = mpsc::channel();
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut in_flight = InFlight::default();
-        for (id, ms) in [(1, 30), (2, 10), (3, 20)] {
-            in_flight.insert(id, pending(id, &sender), at(ms));
-        }
-        assert_eq!(in_flight.next_deadline(), Some(at(10)));
-        in_flight.remove(2).unwrap().finish(Ok(Bytes::new()));
-        assert!(in_flight.pop_expired(at(19)).is_none());
-        let expired = in_flight.pop_expired(at(30)).unwrap();
-        expired.finish(Err(RpcError::new(Code::DeadlineExceeded, "late")));
-        drop(in_flight.pop_expired(at(30)));
-        assert!(in_flight.pop_expired(at(99)).is_none() && in_flight.is_empty());
-        let ends: Vec<u64> = ended.try_iter().map(|(name, _)| name).collect();
-        assert_eq!(ends, [2, 3, 1]);
-    }
-
-    #[test]
-    fn deadlines_of_ended_calls_do_not_pile_up() {
-        let (sender, _ended) = mpsc::channel();
-        let far = Instant::now() + Duration::from_secs(1000);
-        let mut in_flight = InFlight::default();
-        for id in 0..100_000 {
-            in_flight.insert(id, pending(id, &sender), far);
-            if id >= 10 {
-                in_flight.remove(id - 10).unwrap().finish(Ok(Bytes::new()));
-            }
-            assert!(in_flight.deadlines() <= CLEAN_DEADLINES_MIN + 2 * 11 + 1);
-        }
-    }
-
     #[test]
     fn a_call_that_is_forgotten_ends_too() {
         let (sender, ended) = mpsc::channel();
-        drop(pending(7, &sender));
-        let (name, outcome) = ended.try_recv().unwrap();
-        assert_eq!((name, outcome.unwrap_err().code()), (7, Code::Cancelled));
+        let callback = move |end: Ended| sender.send(end.result).unwrap();
+        drop(Pending::new(None, Completion::Callback(Box::new(callback))));
+        let error = ended.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled);
     }
 
     #[test]
     fn a_callback_that_panics_is_caught() {
         let callback = |_| panic!("in a callback (expected in this test)");
         let completion = Completion::Callback(Box::new(callback));
-        Pending::new(completion, Duration::ZERO).finish(Ok(Bytes::new()));
+        Pending::new(None, completion).finish(Ok(Bytes::new()).into());
     }
 }

@@ -1,4 +1,4 @@
-//! What the callers of a channel and its driver on the event loop share.
+//! What the callers of a channel and its driver on the event loop share; one for each address.
 //!
 //! ```text
 //!  callers, any thread                        driver, the loop's thread
@@ -8,20 +8,24 @@
 //!                                wake
 //! ```
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
 
 use super::options::ChannelOptions;
-use super::pending::{Completion, Pending};
+use super::pending::{Completion, Ended, Pending};
+use super::state::ChannelState;
 use crate::error::{Code, RpcError};
-use crate::reactor::{LoopHandle, Post, SourceId, WAIT_MAX};
+use crate::metadata::Metadata;
+use crate::reactor::{self, LoopHandle, Post, SourceId, WAIT_MAX};
 use crate::service::MethodDescriptor;
-use crate::wire::{OutputQueue, put_request, request_len};
+use crate::trace::TraceContext;
+use crate::wire::{OutputQueue, RequestHead, RequestKind, put_request, request_len};
 
 pub(crate) struct ChannelShared {
     pub(super) addr: SocketAddr,
@@ -30,29 +34,46 @@ pub(crate) struct ChannelShared {
     pub(super) handle: Arc<LoopHandle>,
     queue: Mutex<Queue>,
     /// Calls under way. Incremented by callers, decremented when a call ends.
-    pub(super) in_flight: AtomicUsize,
+    in_flight: AtomicUsize,
     /// Request bytes that the socket has not taken.
     pub(super) unsent_bytes: AtomicUsize,
+    /// The server failed, and has not answered since.
+    down: AtomicBool,
+    state: Mutex<ChannelState>,
+    /// Runs on the loop's thread when the state has changed.
+    on_change: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a call says besides its arguments.
+pub(super) struct Request<'a> {
+    pub(super) method: &'static MethodDescriptor,
+    /// `None`: it may take for ever.
+    pub(super) timeout: Option<Duration>,
+    pub(super) metadata: &'a Metadata,
+    pub(super) trace: Option<&'a TraceContext>,
+    /// What the server may send of a stream; 0: the reply is no stream.
+    pub(super) credit: u32,
 }
 
 /// A call that the driver has not seen yet.
 pub(super) struct Queued {
     pub(super) id: u64,
     pub(super) frame_bytes: usize,
-    pub(super) deadline: Instant,
     pub(super) pending: Pending,
 }
 
 /// Left by callers, taken by the driver. Bounded by `max_in_flight` and `max_unsent_bytes`.
 #[derive(Default)]
-pub(super) struct Queue {
-    pub(super) output: OutputQueue,
-    pub(super) calls: Vec<Queued>,
-    pub(super) cancels: Vec<u64>,
+struct Queue {
+    output: OutputQueue,
+    calls: Vec<Queued>,
+    cancels: Vec<u64>,
+    /// At most two for each window that a stream has consumed.
+    credits: Vec<(u64, u32)>,
     /// The last handle of the channel was dropped.
-    pub(super) closed: bool,
+    closed: bool,
     /// Until then calls fail at once, for this reason.
-    pub(super) down: Option<(Instant, String)>,
+    down: Option<(Instant, String)>,
     /// The driver is gone, and nobody would end a call.
     abandoned: bool,
     /// The driver on its loop, once it is there.
@@ -67,6 +88,7 @@ impl ChannelShared {
         addr: SocketAddr,
         options: ChannelOptions,
         handle: Arc<LoopHandle>,
+        on_change: impl Fn() + Send + Sync + 'static,
     ) -> ChannelShared {
         ChannelShared {
             addr,
@@ -81,6 +103,9 @@ impl ChannelShared {
             }),
             in_flight: AtomicUsize::new(0),
             unsent_bytes: AtomicUsize::new(0),
+            down: AtomicBool::new(false),
+            state: Mutex::new(ChannelState::Idle),
+            on_change: Box::new(on_change),
         }
     }
 
@@ -91,84 +116,137 @@ impl ChannelShared {
     /// has seen it then.
     pub(super) fn begin(
         &self,
-        method: &'static MethodDescriptor,
-        timeout: Option<Duration>,
+        request: &Request<'_>,
         args: &impl Message,
         completion: Completion,
     ) -> Result<u64, (Completion, RpcError)> {
-        let refuse = |code, text| RpcError::new(code, text);
         let args_len = args.encoded_len();
         let limit = self.options.limits.max_body_bytes;
         let Some(args_size) = u32::try_from(args_len).ok().filter(|&size| size <= limit) else {
             let text = format!(
                 "arguments of {args_len} bytes are over the limit of {limit} (Limits::max_body_bytes)"
             );
-            return Err((completion, refuse(Code::InvalidArgument, text)));
+            return Err((completion, RpcError::new(Code::InvalidArgument, text)));
         };
-        let timeout = timeout
-            .unwrap_or(self.options.default_timeout)
-            .min(WAIT_MAX);
-        let now = Instant::now();
-        let timeout_ms = u32::try_from(timeout.as_micros().div_ceil(1000))
-            .expect("the longest timeout fits")
-            .max(1);
+        let timeout = request.timeout.map(|timeout| timeout.min(WAIT_MAX));
+        let mut head = RequestHead::call(request.method, args_size, 0, timeout_ms(timeout));
+        head.credit = request.credit;
+        head.metadata = Cow::Borrowed(request.metadata);
+        if let Some(trace) = request.trace {
+            head.traceparent = Cow::Owned(trace.to_string());
+        }
+        let mut pending = Pending::new(Some(request.method), completion);
+        pending.timeout = timeout;
+        pending.trace = request.trace.map(|trace| Box::new(*trace));
+        self.queue_frame(head, args, pending)
+    }
 
+    /// Queues a ping, which ends like a call: when it is answered, at its deadline, or with its
+    /// connection.
+    ///
+    /// # Errors
+    /// As those of [`begin`](ChannelShared::begin).
+    pub(super) fn begin_ping(
+        &self,
+        timeout: Duration,
+        completion: Completion,
+    ) -> Result<u64, (Completion, RpcError)> {
+        let mut pending = Pending::new(None, completion);
+        pending.timeout = Some(timeout.min(WAIT_MAX));
+        let head = RequestHead::control(RequestKind::Ping, 0, 0);
+        self.queue_frame(head, &(), pending)
+    }
+
+    /// Gives a frame its id and queues it, unless a bound forbids.
+    fn queue_frame(
+        &self,
+        mut head: RequestHead<'_>,
+        args: &impl Message,
+        pending: Pending,
+    ) -> Result<u64, (Completion, RpcError)> {
         let mut queue = self.queue.lock();
-        if queue.abandoned {
+        if let Err(error) = self.check_may_begin(&queue, pending.begun) {
             drop(queue);
-            let text = "the channel's event loop gave it up";
-            return Err((completion, RpcError::new(Code::Internal, text)));
-        }
-        if let Some((until, reason)) = &queue.down
-            && now < *until
-        {
-            let left = until.duration_since(now).as_millis();
-            let text = format!("{} is down: {reason}; next attempt in {left} ms", self.addr);
-            drop(queue);
-            return Err((completion, refuse(Code::Unavailable, text)));
-        }
-        let in_flight_max = self.options.max_in_flight;
-        if self.in_flight.load(Ordering::Relaxed) >= in_flight_max {
-            drop(queue);
-            let text = format!(
-                "{in_flight_max} calls to {} are under way (ChannelOptions::max_in_flight)",
-                self.addr
-            );
-            return Err((completion, refuse(Code::ResourceExhausted, text)));
+            return Err((pending.into_completion(), error));
         }
         let id = queue.last_id + 1;
-        let frame_bytes = request_len(method, args_size, id, timeout_ms);
-        let unsent_max = self.options.max_unsent_bytes;
-        let unsent = self.unsent_bytes.load(Ordering::Relaxed);
-        if unsent > 0 && unsent.saturating_add(frame_bytes) > unsent_max {
+        head.request_id = id;
+        let frame_bytes = request_len(&head);
+        if let Err(error) = self.check_room(&head, frame_bytes) {
             drop(queue);
-            let text = format!(
-                "{unsent} bytes to {} are unsent (ChannelOptions::max_unsent_bytes is {unsent_max})",
-                self.addr
-            );
-            return Err((completion, refuse(Code::ResourceExhausted, text)));
+            return Err((pending.into_completion(), error));
         }
         queue.last_id = id;
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.unsent_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         queue.output.push_frame(frame_bytes, |out| {
-            put_request(out, method, args_size, id, timeout_ms, args);
+            put_request(out, &head, args);
         });
-        let pending = Pending::new(completion, timeout);
         queue.calls.push(Queued {
             id,
             frame_bytes,
-            deadline: now + timeout,
             pending,
         });
         self.notify(queue);
         Ok(id)
     }
 
+    fn check_may_begin(&self, queue: &Queue, now: Instant) -> Result<(), RpcError> {
+        if queue.abandoned {
+            let text = "the channel's event loop gave it up";
+            return Err(RpcError::new(Code::Internal, text));
+        }
+        if let Some((until, reason)) = &queue.down
+            && now < *until
+        {
+            let left = until.duration_since(now).as_millis();
+            let text = format!("{} is down: {reason}; next attempt in {left} ms", self.addr);
+            return Err(RpcError::new(Code::Unavailable, text));
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, head: &RequestHead<'_>, frame_bytes: usize) -> Result<(), RpcError> {
+        let in_flight_max = self.options.max_in_flight;
+        if self.in_flight.load(Ordering::Relaxed) >= in_flight_max {
+            let text = format!(
+                "{in_flight_max} calls to {} are under way (ChannelOptions::max_in_flight)",
+                self.addr
+            );
+            return Err(RpcError::new(Code::ResourceExhausted, text));
+        }
+        let head_bytes = frame_bytes - head.args_size as usize;
+        let head_max = self.options.limits.max_header_bytes as usize;
+        if head_bytes > head_max {
+            let text = format!(
+                "a header of {head_bytes} bytes, metadata included, is over the limit of {head_max} \
+                 (Limits::max_header_bytes)"
+            );
+            return Err(RpcError::new(Code::InvalidArgument, text));
+        }
+        let unsent_max = self.options.max_unsent_bytes;
+        let unsent = self.unsent_bytes.load(Ordering::Relaxed);
+        if unsent > 0 && unsent.saturating_add(frame_bytes) > unsent_max {
+            let text = format!(
+                "{unsent} bytes to {} are unsent (ChannelOptions::max_unsent_bytes is {unsent_max})",
+                self.addr
+            );
+            return Err(RpcError::new(Code::ResourceExhausted, text));
+        }
+        Ok(())
+    }
+
     /// Asks the driver to give a call up, if it is still under way.
     pub(crate) fn cancel(&self, id: u64) {
         let mut queue = self.queue.lock();
         queue.cancels.push(id);
+        self.notify(queue);
+    }
+
+    /// Asks the driver to let the server send more of a stream.
+    pub(super) fn return_credit(&self, id: u64, credit: u32) {
+        let mut queue = self.queue.lock();
+        queue.credits.push((id, credit));
         self.notify(queue);
     }
 
@@ -184,7 +262,7 @@ impl ChannelShared {
         self.notify(queue);
     }
 
-    fn notify(&self, mut queue: parking_lot::MutexGuard<'_, Queue>) {
+    fn notify(&self, mut queue: MutexGuard<'_, Queue>) {
         if std::mem::replace(&mut queue.notified, true) {
             return;
         }
@@ -194,6 +272,24 @@ impl ChannelShared {
         drop(queue);
         // A loop that has ended has dropped the driver, which ends what is queued.
         let _ = self.handle.post(Post::Notify(source));
+    }
+
+    /// What is known about the way to the server.
+    pub(super) fn state(&self) -> ChannelState {
+        self.state.lock().clone()
+    }
+
+    /// Whether the server failed and has not answered since.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// For how long calls will fail at once.
+    pub(super) fn pause_left(&self) -> Duration {
+        let until = self.queue.lock().down.as_ref().map(|(until, _)| *until);
+        until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
     }
 
     // ---- for the driver
@@ -212,6 +308,7 @@ impl ChannelShared {
         std::mem::swap(&mut queue.calls, calls);
         Taken {
             cancels: std::mem::take(&mut queue.cancels),
+            credits: std::mem::take(&mut queue.credits),
             closed: queue.closed,
         }
     }
@@ -227,14 +324,85 @@ impl ChannelShared {
         drop(orphans);
     }
 
-    /// Makes calls fail at once until then; `None`: not any more.
-    pub(super) fn set_down(&self, down: Option<(Instant, String)>) {
-        self.queue.lock().down = down;
+    /// Makes calls fail at once until then.
+    pub(super) fn set_down(&self, until: Instant, reason: String) {
+        self.queue.lock().down = Some((until, reason.clone()));
+        self.down.store(true, Ordering::Relaxed);
+        self.set_state(ChannelState::Down { reason });
     }
+
+    /// Why calls fail at once, if they do.
+    pub(super) fn down_reason(&self, now: Instant) -> Option<String> {
+        let queue = self.queue.lock();
+        let (until, reason) = queue.down.as_ref()?;
+        (now < *until).then(|| reason.clone())
+    }
+
+    /// A connection has brought its first words.
+    pub(super) fn answered(&self) {
+        let was_down = self.queue.lock().down.take().is_some();
+        self.down.store(false, Ordering::Relaxed);
+        if was_down {
+            tracing::info!(peer = %self.addr, "server is back");
+        }
+        self.set_state(ChannelState::Ready);
+    }
+
+    /// Says what has become of the connection, and tells whoever wants to know of changes.
+    pub(super) fn set_state(&self, state: ChannelState) {
+        let mut current = self.state.lock();
+        if *current == state {
+            return;
+        }
+        *current = state;
+        drop(current);
+        (self.on_change)();
+    }
+
+    /// Ends a call.
+    pub(super) fn end(&self, pending: Pending, ended: Ended) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.log(&pending, &ended);
+        pending.finish(ended);
+    }
+
+    /// One event a call: an atomic load, if nobody listens.
+    fn log(&self, pending: &Pending, ended: &Ended) {
+        if let Some(method) = pending.method
+            && tracing::enabled!(target: "rpc.client", tracing::Level::DEBUG)
+        {
+            let trace_id = pending.trace.as_ref().map_or(0, |trace| trace.trace_id());
+            let code = ended
+                .result
+                .as_ref()
+                .map_or_else(RpcError::code, |_| Code::Ok);
+            let elapsed = reactor::now().saturating_duration_since(pending.begun);
+            tracing::debug!(
+                target: "rpc.client",
+                service = method.service,
+                method = method.method,
+                trace_id = format_args!("{trace_id:032x}"),
+                peer = %self.addr,
+                code = code.name(),
+                elapsed_us = elapsed.as_micros(),
+                "call ended"
+            );
+        }
+    }
+}
+
+/// A timeout as it travels: rounded up, so that a short one does not look like none.
+pub(super) fn timeout_ms(timeout: Option<Duration>) -> u32 {
+    timeout.map_or(0, |timeout| {
+        u32::try_from(timeout.as_micros().div_ceil(1000))
+            .expect("the longest timeout fits")
+            .max(1)
+    })
 }
 
 /// What [`ChannelShared::take`] found besides calls.
 pub(super) struct Taken {
     pub(super) cancels: Vec<u64>,
+    pub(super) credits: Vec<(u64, u32)>,
     pub(super) closed: bool,
 }

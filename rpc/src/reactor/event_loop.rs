@@ -1,6 +1,6 @@
 //! One loop: its thread, its sources, its turns.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -101,6 +101,14 @@ impl Turn<'_> {
 thread_local! {
     /// Sources of this thread's loop to be flushed when the turn ends.
     static FLUSHES: RefCell<Vec<SourceId>> = const { RefCell::new(Vec::new()) };
+    /// On a loop's thread: when it last looked at the clock.
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The time, for deadlines. On a loop's thread it is that of the turn, twice a turn a new one: the
+/// clock is not asked for each of thousands of calls.
+pub(crate) fn now() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
 }
 
 /// Asks for an `on_flush` of a source of this thread's loop at the end of the turn. The caller
@@ -235,7 +243,9 @@ impl EventLoop {
         } else {
             Some(Duration::ZERO)
         };
-        match self.poll.poll(events, timeout) {
+        let polled = self.poll.poll(events, timeout);
+        NOW.set(Some(Instant::now()));
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Not a state that poll documents for a valid descriptor; the pause keeps it from spinning.
@@ -248,6 +258,7 @@ impl EventLoop {
 
     fn ring(&mut self) {
         let now = Instant::now();
+        NOW.set(Some(now));
         while let Some((at, id)) = self.timers.pop_due(now) {
             let Some(slot) = self.slots.get_mut(id.slot as usize) else {
                 continue;

@@ -41,6 +41,11 @@ pub(crate) fn on_group(group: u64) -> bool {
     LOOP.get().1 == group
 }
 
+/// Whether this thread is an event loop's.
+pub(crate) fn on_any_loop() -> bool {
+    LOOP.get().0 != 0
+}
+
 /// What the world knows of a loop.
 #[derive(Debug)]
 pub(crate) struct LoopHandle {

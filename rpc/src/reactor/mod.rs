@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub(crate) use event_loop::{Next, Ready, Source, Turn, flush_later};
-pub(crate) use mailbox::{LoopHandle, Post, SourceId, on_group};
+pub(crate) use event_loop::{Next, Ready, Source, Turn, flush_later, now};
+pub(crate) use mailbox::{LoopHandle, Post, SourceId, on_any_loop, on_group};
 
 /// The longest time that anything waits for; what may take longer counts as taking that long. It
 /// fits 31 bits of milliseconds, as epoll's timeout must (and those on the wire do), and keeps

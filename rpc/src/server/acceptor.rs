@@ -9,6 +9,7 @@ use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
 use super::connection::Connection;
+use super::refusal::Refusal;
 use super::registry::ServerShared;
 use crate::reactor::{EventLoops, LoopHandle, Next, Post, Ready, Source, Turn};
 
@@ -90,28 +91,47 @@ impl Acceptor {
     }
 
     fn deal(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if !self.server.admit() {
+        let arrival = self.server.admit();
+        if arrival.is_none() {
             self.refusals
                 .log(&self.server, Some(peer), &"too many connections");
-            return;
         }
         if let Err(error) = stream.set_nodelay(true) {
             // The peer has gone already.
             tracing::debug!(%peer, %error, "connection lost");
-            self.server.lost_on_the_way();
             return;
         }
-        let handle = Arc::clone(&self.loops[self.next_loop]);
-        self.next_loop = (self.next_loop + 1) % self.loops.len();
-        let (server, on_loop) = (Arc::clone(&self.server), Arc::clone(&handle));
+        self.server.options.keepalive.watch(&stream);
+        let Some(arrival) = arrival else {
+            return self.refuse(stream, peer);
+        };
+        let (server, handle) = (Arc::clone(&self.server), self.next_loop());
+        let on_loop = Arc::clone(&handle);
         let build = move |turn: &mut Turn<'_>| {
-            let connection = Connection::open(stream, peer, &server, &on_loop, turn);
-            server.lost_on_the_way();
+            let connection = Connection::open(stream, peer, (&server, arrival), &on_loop, turn);
             connection.map(|connection| Box::new(connection) as Box<dyn Source>)
         };
-        if handle.post(Post::Add(Box::new(build))).is_err() {
-            self.server.lost_on_the_way();
-        }
+        // A loop that has ended takes no connections; dropped, this one counts no more.
+        let _ = handle.post(Post::Add(Box::new(build)));
+    }
+
+    /// Tells one connection that there are too many, unless too many are being told already.
+    fn refuse(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let Some(slot) = self.server.begin_refusal() else {
+            return;
+        };
+        let (server, handle) = (Arc::clone(&self.server), self.next_loop());
+        let build = move |turn: &mut Turn<'_>| {
+            let refusal = Refusal::open(stream, peer, (&server, slot), turn);
+            refusal.map(|refusal| Box::new(refusal) as Box<dyn Source>)
+        };
+        let _ = handle.post(Post::Add(Box::new(build)));
+    }
+
+    fn next_loop(&mut self) -> Arc<LoopHandle> {
+        let handle = Arc::clone(&self.loops[self.next_loop]);
+        self.next_loop = (self.next_loop + 1) % self.loops.len();
+        handle
     }
 }
 
@@ -184,7 +204,7 @@ impl Refusals {
         let (addr, connections, limit) = (
             server.addr,
             server.connections(),
-            server.limits.max_connections,
+            server.options.limits.max_connections,
         );
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         tracing::warn!(%addr, peer, %reason, connections, limit, more, "connection refused");

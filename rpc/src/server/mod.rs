@@ -1,12 +1,19 @@
 //! The server's side: [`RpcProvider`] and what it is made of.
 
 mod acceptor;
+mod book;
+mod call;
 mod connection;
+mod handler;
 mod outbox;
 mod provider;
+mod refusal;
 mod registry;
+mod reply_path;
 mod worker_pool;
 
-pub(crate) use outbox::{CallId, ReplyPath};
+pub(crate) use book::{Callback, run_all};
+pub(crate) use call::Call;
 pub use provider::{ProviderError, ProviderHandle, ProviderOptions, RpcProvider};
+pub(crate) use reply_path::ReplyPath;
 pub use worker_pool::WorkerPoolOptions;

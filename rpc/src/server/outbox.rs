@@ -1,49 +1,64 @@
-//! Where the replies of one connection gather until its loop writes them.
+//! What a connection sends, encoded and gathered until its loop writes it.
 //!
-//! ```text
-//!  Done on the loop's thread ──► Outbox (thread-local: no lock, no wake) ──┐
-//!                                                                          ├─► one write a turn
-//!  Done on another thread ──► MailedReplies (a short lock, one wake) ──────┘
-//! ```
-//!
-//! A reply is encoded where it is given, once, straight into the bytes that will be sent.
+//! [`Replies`] are bytes with a note of the calls that they end. Those given on the loop's own
+//! thread gather in its thread-local [`Outbox`]es: no lock, no wake, one write a turn.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use prost::Message;
 use slab::Slab;
 
 use crate::error::{Code, RpcError};
-use crate::reactor::{LoopHandle, Post, SourceId, flush_later};
-use crate::wire::{OutputQueue, ReplyHead, put_reply, reply_len};
+use crate::metadata::Metadata;
+use crate::reactor::{SourceId, flush_later};
+use crate::wire::{OutputQueue, ReplyHead, ReplyKind, put_reply, reply_len};
 
 /// Longest error text that travels, in bytes. Far below any sensible header limit of a client.
 const ERROR_TEXT_BYTES_MAX: usize = 4 << 10;
-
-/// Replies from this size on are encoded before the connection's lock is taken.
-const LARGE_REPLY_BYTES: usize = 32 << 10;
 
 /// What a legacy caller gets instead of an empty reply, which it would wait for: one field that
 /// every protobuf parser skips, number 19000 (of the range that no `.proto` may use), value 0.
 const NOT_EMPTY: [u8; 4] = [0xc0, 0xa3, 0x09, 0x00];
 
-/// Which call a reply answers.
+/// A method's number among all methods of its provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallId {
-    /// By the caller's number.
-    Framed { request_id: u64 },
-    /// The only one that is under way.
-    Legacy,
+pub(crate) struct MethodIndex(u32);
+
+impl MethodIndex {
+    /// Of a method that does not exist.
+    pub(crate) const UNKNOWN: MethodIndex = MethodIndex(u32::MAX);
+
+    pub(super) fn new(index: usize) -> MethodIndex {
+        u32::try_from(index).map_or(MethodIndex::UNKNOWN, MethodIndex)
+    }
+}
+
+/// Which call an answer ends, and what travels with it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// 0: the call of a legacy caller, the only one that is under way.
+    pub(super) request_id: u64,
+    pub(super) method: MethodIndex,
+    pub(super) arrived: Instant,
+    pub(super) metadata: Metadata,
+}
+
+/// Calls that ended one after the other and have all of this in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndedRun {
+    pub(super) method: MethodIndex,
+    /// When the bytes of these calls arrived.
+    pub(super) arrived: Instant,
+    pub(super) code: Code,
+    pub(super) count: u32,
 }
 
 /// What can be sent to a legacy caller: a bare body, or nothing but the end of the connection.
 pub(super) type LegacyReply = Result<Vec<u8>, RpcError>;
 
-/// Replies on their way, encoded.
+/// Frames on their way, encoded.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     /// Frames for framed callers.
@@ -51,62 +66,139 @@ pub(super) struct Replies {
     /// A bare body, or what it could not say. A legacy caller has one call under way.
     pub(super) legacy: Option<LegacyReply>,
     /// Calls that these replies end.
-    pub(super) count: u64,
+    pub(super) count: usize,
+    /// The same, for the statistics.
+    pub(super) ended: Vec<EndedRun>,
+    /// Bytes of streams' items in `framed`.
+    pub(super) item_bytes: usize,
 }
 
 impl Replies {
-    fn add_message(&mut self, call: CallId, body: &impl Message, body_size: u32) {
-        self.count += 1;
-        match call {
-            CallId::Framed { request_id } => {
-                let head = ReplyHead {
-                    request_id,
-                    body_size,
-                    ..ReplyHead::default()
-                };
-                self.framed
-                    .push_frame(reply_len(&head), |out| put_reply(out, &head, Some(body)));
-            }
-            CallId::Legacy => self.legacy = Some(Ok(legacy_body(body))),
+    pub(super) fn add_message(&mut self, answer: &Answer, body: &impl Message, body_size: u32) {
+        self.end(answer, Code::Ok);
+        if answer.request_id == 0 {
+            self.legacy = Some(Ok(legacy_body(body)));
+        } else {
+            self.push(&message_head(answer, body_size), Some(body));
         }
     }
 
-    fn add_frame(&mut self, frame: Vec<u8>) {
-        self.count += 1;
+    /// A message that was encoded elsewhere.
+    pub(super) fn add_frame(&mut self, answer: &Answer, frame: Vec<u8>) {
+        self.end(answer, Code::Ok);
         self.framed.push_segment(frame);
     }
 
-    fn add_error(&mut self, call: CallId, error: RpcError) {
-        self.count += 1;
+    /// The end of a stream.
+    pub(super) fn add_end(&mut self, answer: &Answer) {
+        self.end(answer, Code::Ok);
+        self.push(&message_head(answer, 0), NO_BODY);
+    }
+
+    pub(super) fn add_error(&mut self, answer: &Answer, error: RpcError) {
         // A handler that fails with OK must not look as if it had succeeded with an empty reply.
         let code = match error.code() {
             Code::Ok => Code::Internal,
             code => code,
         };
-        match call {
-            CallId::Framed { request_id } => {
-                let head = ReplyHead {
-                    request_id,
-                    code: code.number(),
-                    error_text: Cow::Borrowed(shortened(error.text())),
-                    body_size: 0,
-                    refused: !error.may_have_executed(),
-                };
-                let no_body: Option<&()> = None;
-                self.framed
-                    .push_frame(reply_len(&head), |out| put_reply(out, &head, no_body));
+        self.end(answer, code);
+        if answer.request_id == 0 {
+            self.legacy = Some(Err(error));
+            return;
+        }
+        let head = ReplyHead {
+            request_id: answer.request_id,
+            code: code.number(),
+            error_text: Cow::Borrowed(shortened(error.text())),
+            refused: !error.may_have_executed(),
+            metadata: Cow::Borrowed(&answer.metadata),
+            ..ReplyHead::default()
+        };
+        self.push(&head, NO_BODY);
+    }
+
+    /// One item of a stream, whose frame takes `frame_bytes`.
+    pub(super) fn add_item(
+        &mut self,
+        head: &ReplyHead<'_>,
+        item: &impl Message,
+        frame_bytes: usize,
+    ) {
+        self.item_bytes += frame_bytes;
+        self.push(head, Some(item));
+    }
+
+    /// An item that was encoded elsewhere.
+    pub(super) fn add_item_frame(&mut self, frame: Vec<u8>) {
+        self.item_bytes += frame.len();
+        self.framed.push_segment(frame);
+    }
+
+    /// A frame that belongs to no call.
+    pub(super) fn add_control(&mut self, kind: ReplyKind, number: u64) {
+        let head = ReplyHead {
+            request_id: number,
+            kind,
+            ..ReplyHead::default()
+        };
+        self.push(&head, NO_BODY);
+    }
+
+    fn push(&mut self, head: &ReplyHead<'_>, body: Option<&impl Message>) {
+        self.framed
+            .push_frame(reply_len(head), |out| put_reply(out, head, body));
+    }
+
+    fn end(&mut self, answer: &Answer, code: Code) {
+        self.count += 1;
+        let run = EndedRun {
+            method: answer.method,
+            arrived: answer.arrived,
+            code,
+            count: 1,
+        };
+        match self.ended.last_mut() {
+            Some(last) if EndedRun { count: 1, ..*last } == run && last.count < u32::MAX => {
+                last.count += 1;
             }
-            CallId::Legacy => self.legacy = Some(Err(error)),
+            _ => self.ended.push(run),
         }
     }
 
-    fn append(&mut self, other: &mut Replies) {
+    pub(super) fn append(&mut self, other: &mut Replies) {
         self.framed.append(&mut other.framed);
         if other.legacy.is_some() {
             self.legacy = other.legacy.take();
         }
         self.count += std::mem::take(&mut other.count);
+        self.ended.append(&mut other.ended);
+        self.item_bytes += std::mem::take(&mut other.item_bytes);
     }
+}
+
+const NO_BODY: Option<&()> = None;
+
+pub(super) fn message_head(answer: &Answer, body_size: u32) -> ReplyHead<'_> {
+    ReplyHead {
+        request_id: answer.request_id,
+        body_size,
+        metadata: Cow::Borrowed(&answer.metadata),
+        ..ReplyHead::default()
+    }
+}
+
+/// The frame that says that no call of the connection was or will be begun, and why.
+pub(super) fn refusal_frame(error: &RpcError) -> Vec<u8> {
+    let head = ReplyHead {
+        code: error.code().number(),
+        error_text: Cow::Borrowed(shortened(error.text())),
+        refused: true,
+        kind: ReplyKind::Goaway,
+        ..ReplyHead::default()
+    };
+    let mut frame = Vec::with_capacity(reply_len(&head));
+    put_reply(&mut frame, &head, NO_BODY);
+    frame
 }
 
 fn legacy_body(body: &impl Message) -> Vec<u8> {
@@ -122,145 +214,6 @@ fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(ERROR_TEXT_BYTES_MAX)]
 }
 
-/// What a connection shares with the handlers of its calls, on whatever thread they are.
-#[derive(Debug)]
-pub(crate) struct ReplyPath {
-    handle: Arc<LoopHandle>,
-    /// The connection on that loop.
-    source: SourceId,
-    outbox: OutboxId,
-    max_body_bytes: u32,
-    mailed: Mutex<Mailed>,
-}
-
-/// What other threads left for the connection.
-#[derive(Debug, Default)]
-struct Mailed {
-    replies: Replies,
-    /// The provider shuts down: finish by then.
-    drain_until: Option<Instant>,
-    /// The connection has been told to look and has not looked yet.
-    notified: bool,
-    /// The connection is gone; replies are dropped.
-    closed: bool,
-}
-
-/// What [`ReplyPath::collect`] found besides replies.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Collected {
-    pub(super) drain_until: Option<Instant>,
-}
-
-impl ReplyPath {
-    pub(super) fn new(handle: Arc<LoopHandle>, source: SourceId, max_body_bytes: u32) -> ReplyPath {
-        debug_assert!(handle.is_current(), "outboxes are the loop's thread's own");
-        let outbox = open_outbox(source);
-        ReplyPath {
-            handle,
-            source,
-            outbox,
-            max_body_bytes,
-            mailed: Mutex::default(),
-        }
-    }
-
-    /// Answers a call with a message.
-    pub(crate) fn reply(&self, call: CallId, body: &impl Message) {
-        let len = body.encoded_len();
-        let body_size = match u32::try_from(len) {
-            Ok(size) if size <= self.max_body_bytes => size,
-            _ => return self.fail(call, too_large(len, self.max_body_bytes)),
-        };
-        if self.handle.is_current() {
-            return self
-                .outbox
-                .add(|replies| replies.add_message(call, body, body_size));
-        }
-        match call {
-            CallId::Framed { request_id } if len >= LARGE_REPLY_BYTES => {
-                let head = ReplyHead {
-                    request_id,
-                    body_size,
-                    ..ReplyHead::default()
-                };
-                let mut frame = Vec::with_capacity(reply_len(&head));
-                put_reply(&mut frame, &head, Some(body));
-                self.mail(|mailed| mailed.replies.add_frame(frame));
-            }
-            _ => self.mail(|mailed| mailed.replies.add_message(call, body, body_size)),
-        }
-    }
-
-    /// Answers a call with a failure.
-    pub(crate) fn fail(&self, call: CallId, error: RpcError) {
-        if self.handle.is_current() {
-            self.outbox.add(|replies| replies.add_error(call, error));
-        } else {
-            self.mail(|mailed| mailed.replies.add_error(call, error));
-        }
-    }
-
-    /// Tells the connection to finish what it has begun and to close.
-    pub(super) fn drain(&self, until: Instant) {
-        self.mail(|mailed| mailed.drain_until = Some(until));
-    }
-
-    fn mail(&self, leave: impl FnOnce(&mut Mailed)) {
-        let notify = {
-            let mut mailed = self.mailed.lock();
-            if mailed.closed {
-                return;
-            }
-            leave(&mut mailed);
-            !std::mem::replace(&mut mailed.notified, true)
-        };
-        if notify {
-            // A loop that has ended has no connections.
-            let _ = self.handle.post(Post::Notify(self.source));
-        }
-    }
-
-    // ---- for the connection, on its loop's thread
-
-    /// Moves what other threads left to the outbox.
-    pub(super) fn collect(&self) -> Collected {
-        let (mut replies, collected) = {
-            let mut mailed = self.mailed.lock();
-            mailed.notified = false;
-            let collected = Collected {
-                drain_until: mailed.drain_until,
-            };
-            (std::mem::take(&mut mailed.replies), collected)
-        };
-        self.outbox.add(|outbox| outbox.append(&mut replies));
-        collected
-    }
-
-    /// Looks into the outbox.
-    pub(super) fn with_outbox<T>(&self, f: impl FnOnce(&mut Outbox) -> T) -> T {
-        self.outbox
-            .with(f)
-            .expect("an outbox lives as long as its connection")
-    }
-
-    /// The connection goes: later replies are dropped.
-    pub(super) fn close(&self) {
-        {
-            let mut mailed = self.mailed.lock();
-            mailed.closed = true;
-            mailed.replies = Replies::default();
-        }
-        self.outbox.close();
-    }
-}
-
-fn too_large(len: usize, limit: u32) -> RpcError {
-    let text = format!(
-        "reply of {len} bytes is over the server's limit of {limit} (Limits::max_body_bytes)"
-    );
-    RpcError::new(Code::ResourceExhausted, text).with_may_have_executed(true)
-}
-
 /// The replies of one connection that were given on its loop's own thread, or collected there.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -272,7 +225,7 @@ pub(super) struct Outbox {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct OutboxId {
+pub(super) struct OutboxId {
     key: usize,
     generation: u64,
 }
@@ -283,25 +236,26 @@ thread_local! {
     static OUTBOXES: RefCell<(Slab<Outbox>, u64)> = const { RefCell::new((Slab::new(), 0)) };
 }
 
-fn open_outbox(source: SourceId) -> OutboxId {
-    OUTBOXES.with_borrow_mut(|(outboxes, generation)| {
-        *generation += 1;
-        let generation = *generation;
-        let outbox = Outbox {
-            generation,
-            source,
-            replies: Replies::default(),
-            flush_asked: false,
-        };
-        OutboxId {
-            key: outboxes.insert(outbox),
-            generation,
-        }
-    })
-}
-
 impl OutboxId {
-    fn with<T>(self, f: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
+    /// Makes the outbox of a source of this thread's loop.
+    pub(super) fn open(source: SourceId) -> OutboxId {
+        OUTBOXES.with_borrow_mut(|(outboxes, generation)| {
+            *generation += 1;
+            let generation = *generation;
+            let outbox = Outbox {
+                generation,
+                source,
+                replies: Replies::default(),
+                flush_asked: false,
+            };
+            OutboxId {
+                key: outboxes.insert(outbox),
+                generation,
+            }
+        })
+    }
+
+    pub(super) fn with<T>(self, f: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
         OUTBOXES.with_borrow_mut(|(outboxes, _)| {
             outboxes
                 .get_mut(self.key)
@@ -311,7 +265,7 @@ impl OutboxId {
     }
 
     /// Adds replies and sees to it that they are flushed. Without an outbox they are dropped.
-    fn add(self, add: impl FnOnce(&mut Replies)) {
+    pub(super) fn add(self, add: impl FnOnce(&mut Replies)) {
         self.with(|outbox| {
             add(&mut outbox.replies);
             if !std::mem::replace(&mut outbox.flush_asked, true) {
@@ -320,7 +274,7 @@ impl OutboxId {
         });
     }
 
-    fn close(self) {
+    pub(super) fn close(self) {
         let outbox = OUTBOXES.with_borrow_mut(|(outboxes, _)| {
             let current = outboxes.get(self.key)?.generation == self.generation;
             current.then(|| outboxes.remove(self.key))
@@ -341,5 +295,28 @@ mod tests {
             shortened(&format!("x{}", "\u{e9}".repeat(9_999))).len(),
             4_095
         );
+    }
+
+    #[test]
+    fn calls_that_end_alike_are_noted_together() {
+        let arrived = Instant::now();
+        let answer = |method| Answer {
+            request_id: 7,
+            method: MethodIndex::new(method),
+            arrived,
+            metadata: Metadata::new(),
+        };
+        let mut replies = Replies::default();
+        for method in [0, 0, 1, 1, 1] {
+            replies.add_end(&answer(method));
+        }
+        replies.add_error(&answer(1), RpcError::new(Code::NotFound, "no"));
+        let runs: Vec<_> = replies
+            .ended
+            .iter()
+            .map(|run| (run.code, run.count))
+            .collect();
+        assert_eq!(runs, [(Code::Ok, 2), (Code::Ok, 3), (Code::NotFound, 1)]);
+        assert_eq!(replies.count, 6);
     }
 }

@@ -5,22 +5,25 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 
 use super::acceptor::Acceptor;
-use super::registry::{Registered, ServerShared};
+use super::registry::{Registered, ServeOptions, ServerShared};
 use super::worker_pool::{WorkerPool, WorkerPoolOptions};
+use crate::interceptor::ServerInterceptor;
+use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX, on_group};
 use crate::service::Service;
+use crate::stats::WorkerQueue;
 use crate::wire::Limits;
 
 /// How much longer than its grace a shutdown waits for the loops to notice that it has passed.
 const SHUTDOWN_SLACK: Duration = Duration::from_secs(5);
 
 /// How a provider serves. `ProviderOptions::default()` suits most.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProviderOptions {
     /// The event loops to serve on. `None`: the provider starts its own.
     pub loops: Option<EventLoops>,
@@ -31,6 +34,21 @@ pub struct ProviderOptions {
     pub limits: Limits,
     /// How long [`ProviderHandle::shutdown`] lets running calls go on.
     pub shutdown_grace: Duration,
+    /// What is put around every call, the first of them outermost.
+    pub interceptors: Vec<Arc<dyn ServerInterceptor>>,
+    /// How peers that vanished are noticed.
+    pub keepalive: Keepalive,
+    /// When a connection that has had no call under way for so long is told to go. `None` (the
+    /// default): never. Legacy callers may be idle for ever, since they take a closed connection
+    /// for an answer.
+    pub idle_timeout: Option<Duration>,
+    /// The time that a new connection has until its first request is there; then it is closed.
+    /// `None` (the default): for ever, as a client that connects ahead of its calls may need.
+    pub first_request_timeout: Option<Duration>,
+    /// The time that a request has from its first byte to its last. One that takes longer is
+    /// waited for only as long as it comes with at least 100 bytes a second; then its connection
+    /// is closed.
+    pub frame_timeout: Duration,
 }
 
 impl Default for ProviderOptions {
@@ -42,7 +60,28 @@ impl Default for ProviderOptions {
                 .min(4),
             limits: Limits::default(),
             shutdown_grace: Duration::from_secs(2),
+            interceptors: Vec::new(),
+            keepalive: Keepalive::default(),
+            idle_timeout: None,
+            first_request_timeout: None,
+            frame_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl fmt::Debug for ProviderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderOptions")
+            .field("loops", &self.loops)
+            .field("threads", &self.threads)
+            .field("limits", &self.limits)
+            .field("shutdown_grace", &self.shutdown_grace)
+            .field("interceptors", &self.interceptors.len())
+            .field("keepalive", &self.keepalive)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("first_request_timeout", &self.first_request_timeout)
+            .field("frame_timeout", &self.frame_timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,6 +94,14 @@ pub enum ProviderError {
     DuplicateService {
         /// The name that they share.
         name: &'static str,
+    },
+    /// A method that was named is none of its service.
+    #[error("service {service} has no method {method}")]
+    UnknownMethod {
+        /// The service.
+        service: &'static str,
+        /// The name that it does not have.
+        method: String,
     },
     /// The address does not resolve.
     #[error("the address to listen at does not resolve")]
@@ -98,7 +145,7 @@ impl RpcProvider {
     /// [`ProviderError::DuplicateService`].
     pub fn notify_service(&mut self, service: impl Service) -> Result<(), ProviderError> {
         self.check_name(service.name())?;
-        self.services.push(Registered::new(Arc::new(service)));
+        self.services.push(self.registered(Arc::new(service)));
         Ok(())
     }
 
@@ -106,19 +153,49 @@ impl RpcProvider {
     ///
     /// # Errors
     /// [`ProviderError::DuplicateService`], [`ProviderError::Start`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "written in place by the caller"
-    )]
     pub fn notify_blocking_service(
         &mut self,
         service: impl Service,
         options: WorkerPoolOptions,
     ) -> Result<(), ProviderError> {
+        let methods = service.methods();
+        self.notify_blocking_methods(service, methods, options)
+    }
+
+    /// Adds a service of which the calls of some methods may block: those run on a pool of threads
+    /// of its own, the others on the event loops.
+    ///
+    /// # Errors
+    /// [`ProviderError::DuplicateService`], [`ProviderError::UnknownMethod`],
+    /// [`ProviderError::Start`].
+    pub fn notify_blocking_methods(
+        &mut self,
+        service: impl Service,
+        methods: &[&str],
+        options: WorkerPoolOptions,
+    ) -> Result<(), ProviderError> {
         self.check_name(service.name())?;
-        let pool = WorkerPool::start(service, &options).map_err(ProviderError::Start)?;
-        self.services.push(Registered::new(Arc::new(pool)));
+        let service: Arc<dyn Service> = Arc::new(service);
+        let known = service.methods();
+        if let Some(&unknown) = methods.iter().find(|method| !known.contains(method)) {
+            return Err(ProviderError::UnknownMethod {
+                service: service.name(),
+                method: unknown.to_owned(),
+            });
+        }
+        let workers = WorkerPool::start(&service, options).map_err(ProviderError::Start)?;
+        let workers = Arc::new(workers);
+        let mut registered = self.registered(service);
+        for method in methods {
+            registered.move_to_workers(method, &workers);
+        }
+        self.services.push(registered);
         Ok(())
+    }
+
+    fn registered(&self, service: Arc<dyn Service>) -> Registered {
+        let methods_before = self.services.iter().map(Registered::methods).sum();
+        Registered::new(service, methods_before)
     }
 
     fn check_name(&self, name: &'static str) -> Result<(), ProviderError> {
@@ -140,8 +217,15 @@ impl RpcProvider {
             None => EventLoops::start(self.options.threads, "rpc-server")
                 .map_err(ProviderError::Start)?,
         };
-        let (services, limits) = (self.services.clone(), self.options.limits.clone());
-        let server = Arc::new(ServerShared::new(services, limits, addr));
+        let options = ServeOptions {
+            limits: self.options.limits.clone(),
+            interceptors: self.options.interceptors.clone().into(),
+            keepalive: self.options.keepalive,
+            idle_timeout: self.options.idle_timeout,
+            first_request_timeout: self.options.first_request_timeout,
+            frame_timeout: self.options.frame_timeout,
+        };
+        let server = Arc::new(ServerShared::new(self.services.clone(), options, addr));
         Acceptor::start(listener, &server, &loops);
         tracing::info!(%addr, "serving");
         let grace = self.options.shutdown_grace.min(WAIT_MAX);
@@ -208,29 +292,49 @@ impl ProviderHandle {
         self.server.connections()
     }
 
-    /// Stops in order: accepts no more, reads no more requests, lets running calls finish for at
-    /// most [`shutdown_grace`](ProviderOptions::shutdown_grace), sends their replies, closes.
-    ///
-    /// Returns when all of that is done. On an event loop's own thread it cannot wait, so it
-    /// returns at once there and the rest happens by itself.
+    /// How many calls are under way, on all connections together.
+    #[must_use]
+    pub fn running_calls(&self) -> usize {
+        self.server.calls()
+    }
+
+    /// How busy the workers of blocking services are.
+    #[must_use]
+    pub fn worker_queues(&self) -> Vec<WorkerQueue> {
+        self.server.worker_queues()
+    }
+
+    /// As [`drain`](ProviderHandle::drain), for at most
+    /// [`shutdown_grace`](ProviderOptions::shutdown_grace).
     pub fn shutdown(&mut self) {
+        self.drain(self.grace);
+    }
+
+    /// Stops in order. Accepts no more connections, and asks callers to begin new calls elsewhere.
+    /// What they begin here until they have heard that is still served. Running calls may go on
+    /// until all are answered, but no longer than `timeout`; then every connection is closed.
+    /// Legacy callers cannot be asked: each has the call that it has begun answered, and no other.
+    ///
+    /// Returns when all of that is done; `true`: no call was cut off. On an event loop's own thread
+    /// it cannot wait, so it returns `false` at once there and the rest happens by itself. The
+    /// second time there is nothing left to do.
+    pub fn drain(&mut self, timeout: Duration) -> bool {
         if std::mem::replace(&mut self.down, true) {
-            return;
+            return self.server.cut_off() == 0;
         }
-        let addr = self.server.addr;
+        let (addr, timeout) = (self.server.addr, timeout.min(WAIT_MAX));
         tracing::info!(%addr, connections = self.connections(), "shutting down");
-        self.server.drain(self.grace);
-        if self
-            .loops
-            .handles()
-            .iter()
-            .any(|handle| on_group(handle.group()))
-        {
-            return;
+        self.server.drain(Instant::now() + timeout);
+        let mut handles = self.loops.handles().iter();
+        if handles.any(|handle| on_group(handle.group())) {
+            self.server.keep(&self.loops);
+            return false;
         }
-        if !self.server.wait_until_gone(self.grace + SHUTDOWN_SLACK) {
+        if !self.server.wait_until_gone(timeout + SHUTDOWN_SLACK) {
             tracing::warn!(%addr, "an event loop is blocked; its connections stay open");
+            return false;
         }
+        self.server.cut_off() == 0
     }
 }
 

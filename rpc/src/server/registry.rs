@@ -2,14 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
-use super::outbox::ReplyPath;
-use crate::reactor::{LoopHandle, Post, SourceId};
+use super::outbox::MethodIndex;
+use super::reply_path::ReplyPath;
+use super::worker_pool::WorkerPool;
+use crate::interceptor::ServerInterceptor;
+use crate::keepalive::Keepalive;
+use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
 use crate::service::Service;
+use crate::stats::WorkerQueue;
 use crate::wire::Limits;
 
 /// One method of one registered service.
@@ -17,8 +23,14 @@ use crate::wire::Limits;
 pub(super) struct Target<'a> {
     pub(super) service: &'static str,
     pub(super) method: &'static str,
-    pub(super) method_index: usize,
+    /// Among the methods of its service.
+    pub(super) index: usize,
+    /// Among all methods of the provider.
+    pub(super) method_index: MethodIndex,
+    pub(super) streaming: bool,
     pub(super) handler: &'a Arc<dyn Service>,
+    /// The threads that its calls run on; `None`: the event loops.
+    pub(super) workers: Option<&'a Arc<WorkerPool>>,
 }
 
 /// What a request's names lead to.
@@ -28,19 +40,35 @@ pub(super) enum Lookup<'a> {
     Unknown(String),
 }
 
-/// A service with its names at hand.
+/// A service with what is asked of it often at hand.
 #[derive(Clone)]
 pub(super) struct Registered {
     name: &'static str,
-    methods: &'static [&'static str],
+    methods: Vec<Method>,
+    /// The first method's number among all methods of the provider.
+    first_method: usize,
     service: Arc<dyn Service>,
 }
 
+#[derive(Clone)]
+struct Method {
+    name: &'static str,
+    streaming: bool,
+    workers: Option<Arc<WorkerPool>>,
+}
+
 impl Registered {
-    pub(super) fn new(service: Arc<dyn Service>) -> Registered {
+    /// A service all of whose methods run on the event loops.
+    pub(super) fn new(service: Arc<dyn Service>, first_method: usize) -> Registered {
+        let method = |(index, &name)| Method {
+            name,
+            streaming: service.is_streaming(index),
+            workers: None,
+        };
         Registered {
             name: service.name(),
-            methods: service.methods(),
+            methods: service.methods().iter().enumerate().map(method).collect(),
+            first_method,
             service,
         }
     }
@@ -48,16 +76,61 @@ impl Registered {
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
+
+    pub(super) fn methods(&self) -> usize {
+        self.methods.len()
+    }
+
+    /// Has a method run on workers; `false`: there is no such method.
+    pub(super) fn move_to_workers(&mut self, method: &str, workers: &Arc<WorkerPool>) -> bool {
+        let found = self.methods.iter_mut().find(|known| known.name == method);
+        if let Some(found) = found {
+            found.workers = Some(Arc::clone(workers));
+            return true;
+        }
+        false
+    }
+
+    /// The workers behind its methods.
+    fn pools(&self) -> Vec<&Arc<WorkerPool>> {
+        let mut pools: Vec<&Arc<WorkerPool>> = Vec::new();
+        for pool in self
+            .methods
+            .iter()
+            .filter_map(|method| method.workers.as_ref())
+        {
+            if !pools.iter().any(|known| Arc::ptr_eq(known, pool)) {
+                pools.push(pool);
+            }
+        }
+        pools
+    }
+}
+
+/// How all connections of a provider are served.
+pub(super) struct ServeOptions {
+    pub(super) limits: Limits,
+    pub(super) interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
+    pub(super) keepalive: Keepalive,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) first_request_timeout: Option<Duration>,
+    pub(super) frame_timeout: Duration,
 }
 
 /// One started provider.
 pub(super) struct ServerShared {
     services: Vec<Registered>,
-    pub(super) limits: Limits,
+    pub(super) options: ServeOptions,
     pub(super) addr: SocketAddr,
     members: Mutex<Members>,
     /// Signalled when the last member has gone.
     gone: Condvar,
+    /// Calls under way, on all connections.
+    calls: AtomicUsize,
+    /// Connections that were closed although calls of theirs were under way.
+    cut_off: AtomicUsize,
+    /// Connections over the limit that wait to be told so.
+    refusals: AtomicUsize,
 }
 
 /// The sources that belong to the provider.
@@ -68,6 +141,8 @@ struct Members {
     /// Accepted, but not yet with their loops.
     arriving: usize,
     draining: bool,
+    /// The loops, if they have to outlive the provider's handle until all members have gone.
+    kept: Option<EventLoops>,
 }
 
 #[derive(Clone, Default)]
@@ -82,19 +157,30 @@ enum AcceptorState {
 
 impl Members {
     fn is_empty(&self) -> bool {
-        matches!(self.acceptor, AcceptorState::Gone) && self.connections.is_empty()
+        matches!(self.acceptor, AcceptorState::Gone)
+            && self.connections.is_empty()
+            && self.arriving == 0
     }
 }
 
+/// Connections over the limit that are told so before they are closed; further ones are not.
+const REFUSALS_MAX: usize = 256;
+
 impl ServerShared {
-    pub(super) fn new(services: Vec<Registered>, limits: Limits, addr: SocketAddr) -> ServerShared {
-        let members = Mutex::default();
+    pub(super) fn new(
+        services: Vec<Registered>,
+        options: ServeOptions,
+        addr: SocketAddr,
+    ) -> ServerShared {
         ServerShared {
             services,
-            limits,
+            options,
             addr,
-            members,
+            members: Mutex::default(),
             gone: Condvar::new(),
+            calls: AtomicUsize::new(0),
+            cut_off: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
         }
     }
 
@@ -115,22 +201,62 @@ impl ServerShared {
         let Some(index) = found
             .methods
             .iter()
-            .position(|known| known.as_bytes() == method)
+            .position(|known| known.name.as_bytes() == method)
         else {
+            let names: Vec<_> = found.methods.iter().map(|known| known.name).collect();
             return Lookup::Unknown(format!(
                 "service {} has no method {}; it has {}",
                 found.name,
                 Shown(method),
-                listed(found.methods)
+                listed(&names)
             ));
         };
+        let method = &found.methods[index];
         Lookup::Found(Target {
             service: found.name,
-            method: found.methods[index],
-            method_index: index,
+            method: method.name,
+            index,
+            method_index: MethodIndex::new(found.first_method + index),
+            streaming: method.streaming,
             handler: &found.service,
+            workers: method.workers.as_ref(),
         })
     }
+
+    /// How busy the workers are.
+    pub(super) fn worker_queues(&self) -> Vec<WorkerQueue> {
+        let pools = self.services.iter().flat_map(Registered::pools);
+        pools.map(|pool| pool.queue()).collect()
+    }
+
+    // ---- calls
+
+    /// Calls under way.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// A connection has so many more calls under way than it said last.
+    pub(super) fn add_calls(&self, calls: usize) {
+        self.calls.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// A connection has so many calls less.
+    pub(super) fn remove_calls(&self, calls: usize) {
+        self.calls.fetch_sub(calls, Ordering::Relaxed);
+    }
+
+    /// A connection is closed although calls of it are under way.
+    pub(super) fn note_cut_off(&self) {
+        self.cut_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were.
+    pub(super) fn cut_off(&self) -> usize {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    // ---- members
 
     /// Notes the acceptor; `false` if the server is shutting down already.
     pub(super) fn add_acceptor(&self, handle: &Arc<LoopHandle>, id: SourceId) -> bool {
@@ -144,35 +270,59 @@ impl ServerShared {
     /// The listener is closed.
     pub(super) fn remove_acceptor(&self) {
         self.members.lock().acceptor = AcceptorState::Gone;
-        self.gone.notify_all();
+        self.note_gone();
     }
 
-    /// Counts a connection that was accepted; `false` if the limit is reached.
-    pub(super) fn admit(&self) -> bool {
+    /// Counts a connection that was accepted; `None` if the limit is reached.
+    pub(super) fn admit(self: &Arc<ServerShared>) -> Option<Arrival> {
         let mut members = self.members.lock();
-        let admitted = members.connections.len() + members.arriving < self.limits.max_connections;
-        members.arriving += usize::from(admitted);
-        admitted
-    }
-
-    /// An admitted connection did not reach its loop.
-    pub(super) fn lost_on_the_way(&self) {
-        self.members.lock().arriving -= 1;
-    }
-
-    /// An admitted connection has reached its loop; `None` if the server is shutting down.
-    pub(super) fn add_connection(&self, path: &Arc<ReplyPath>) -> Option<usize> {
-        let mut members = self.members.lock();
-        if members.draining {
+        let connections = members.connections.len() + members.arriving;
+        if connections >= self.options.limits.max_connections {
             return None;
         }
-        Some(members.connections.insert(Arc::clone(path)))
+        members.arriving += 1;
+        Some(Arrival {
+            server: Arc::clone(self),
+            arrived: false,
+        })
     }
 
-    pub(super) fn remove_connection(&self, key: usize) {
+    /// Makes room for telling one connection that there are too many; `None`: too many are being
+    /// told already.
+    pub(super) fn begin_refusal(self: &Arc<ServerShared>) -> Option<RefusalSlot> {
+        let room = |refusals| (refusals < REFUSALS_MAX).then_some(refusals + 1);
+        self.refusals
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .ok()?;
+        Some(RefusalSlot(Arc::clone(self)))
+    }
+
+    fn remove_connection(&self, key: usize) {
         let path = self.members.lock().connections.remove(key);
         drop(path);
+        self.note_gone();
+    }
+
+    fn note_gone(&self) {
+        let kept = {
+            let mut members = self.members.lock();
+            if members.is_empty() {
+                members.kept.take()
+            } else {
+                None
+            }
+        };
         self.gone.notify_all();
+        // The last handle of loops ends them; this may be one of their threads, which is fine.
+        drop(kept);
+    }
+
+    /// Keeps the loops alive until all members have gone.
+    pub(super) fn keep(&self, loops: &EventLoops) {
+        let mut members = self.members.lock();
+        if !members.is_empty() {
+            members.kept = Some(loops.clone());
+        }
     }
 
     /// How many connections there are.
@@ -185,8 +335,8 @@ impl ServerShared {
         self.members.lock().draining
     }
 
-    /// Tells all members to finish within `grace`.
-    pub(super) fn drain(&self, grace: Duration) {
+    /// Tells all members to finish by then.
+    pub(super) fn drain(&self, until: Instant) {
         let (acceptor, connections) = {
             let mut members = self.members.lock();
             members.draining = true;
@@ -201,7 +351,6 @@ impl ServerShared {
             // A loop that has ended has dropped the acceptor.
             let _ = handle.post(Post::Notify(id));
         }
-        let until = Instant::now() + grace;
         for path in connections {
             path.drain(until);
         }
@@ -217,6 +366,62 @@ impl ServerShared {
             }
         }
         true
+    }
+}
+
+/// A connection between its acceptance and its loop. Dropped on the way it counts no more.
+pub(super) struct Arrival {
+    server: Arc<ServerShared>,
+    /// It has become a member.
+    arrived: bool,
+}
+
+impl Arrival {
+    /// The connection has reached its loop; `None` if the server is shutting down.
+    pub(super) fn arrive(mut self, path: &Arc<ReplyPath>) -> Option<Membership> {
+        let mut members = self.server.members.lock();
+        if members.draining {
+            return None;
+        }
+        members.arriving -= 1;
+        let key = members.connections.insert(Arc::clone(path));
+        drop(members);
+        self.arrived = true;
+        Some(Membership {
+            server: Arc::clone(&self.server),
+            key,
+        })
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if !self.arrived {
+            self.server.members.lock().arriving -= 1;
+            self.server.note_gone();
+        }
+    }
+}
+
+/// Tells the server that a connection's socket is closed: declared after it, and so dropped after it.
+pub(super) struct Membership {
+    server: Arc<ServerShared>,
+    /// The connection's key in the server's list.
+    key: usize,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.server.remove_connection(self.key);
+    }
+}
+
+/// One of the connections that are being told that there are too many.
+pub(super) struct RefusalSlot(Arc<ServerShared>);
+
+impl Drop for RefusalSlot {
+    fn drop(&mut self) {
+        self.0.refusals.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,6 @@
-//! Threads for services that block.
+//! Threads for handlers that block.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -9,11 +8,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::handler::run_handler;
 use crate::error::{Code, RpcError};
 use crate::reply::ReplySlot;
 use crate::service::{RpcContext, Service};
+use crate::stats::WorkerQueue;
 
-/// The threads behind a service that blocks.
+/// The threads behind handlers that block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerPoolOptions {
     /// How many calls run at once; at least one.
@@ -32,94 +33,51 @@ impl Default for WorkerPoolOptions {
 }
 
 /// A call that waits for a thread.
-struct Job {
-    method: usize,
-    context: RpcContext,
-    args: Bytes,
-    reply: ReplySlot,
+pub(super) struct Job {
+    pub(super) method: usize,
+    pub(super) context: RpcContext,
+    pub(super) args: Bytes,
+    pub(super) reply: ReplySlot,
 }
 
-/// A [`Service`] that hands its calls to threads, on which another one serves them.
+/// Threads that serve calls of one service.
 ///
-/// The threads end when it is dropped, after the calls that they have.
+/// They end when it is dropped, after the calls that they have.
 pub(super) struct WorkerPool {
-    name: &'static str,
-    methods: &'static [&'static str],
-    queue: usize,
+    service: &'static str,
+    options: WorkerPoolOptions,
     jobs: Sender<Job>,
 }
 
 impl WorkerPool {
     /// Starts the threads.
     pub(super) fn start(
-        service: impl Service,
-        options: &WorkerPoolOptions,
+        service: &Arc<dyn Service>,
+        options: WorkerPoolOptions,
     ) -> io::Result<WorkerPool> {
-        let (name, methods) = (service.name(), service.methods());
-        let service = Arc::new(service);
+        let name = service.name();
         let (jobs, waiting) = bounded(options.queue);
         for index in 0..options.threads.max(1) {
-            let (service, waiting) = (Arc::clone(&service), waiting.clone());
+            let (service, waiting) = (Arc::clone(service), waiting.clone());
             thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || work(&*service, &waiting))?;
         }
         Ok(WorkerPool {
-            name,
-            methods,
-            queue: options.queue,
+            service: name,
+            options,
             jobs,
         })
     }
-}
 
-fn work(service: &impl Service, waiting: &Receiver<Job>) {
-    for Job {
-        method,
-        context,
-        args,
-        reply,
-    } in waiting
-    {
-        if context
-            .deadline()
-            .is_some_and(|deadline| deadline <= Instant::now())
-        {
-            let text = "the deadline passed while the call waited for a worker";
-            reply.refuse(RpcError::new(Code::DeadlineExceeded, text));
-            continue;
-        }
-        let (peer, name) = (context.peer_addr(), context.method());
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            service.call(method, context, args, reply);
-        }));
-        if outcome.is_err() {
-            tracing::error!(%peer, service = service.name(), method = name, "a handler panicked");
-        }
-    }
-}
-
-impl Service for WorkerPool {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        self.methods
-    }
-
-    fn call(&self, method: usize, context: RpcContext, args: Bytes, reply: ReplySlot) {
-        match self.jobs.try_send(Job {
-            method,
-            context,
-            args,
-            reply,
-        }) {
+    /// Queues a call, or refuses it.
+    pub(super) fn submit(&self, job: Job) {
+        match self.jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => {
                 let text = format!(
                     "the workers of {} are busy and {} calls wait (WorkerPoolOptions::queue)",
-                    self.name, self.queue
+                    self.service, self.options.queue
                 );
                 job.reply
                     .refuse(RpcError::new(Code::ResourceExhausted, text));
@@ -128,6 +86,37 @@ impl Service for WorkerPool {
                 job.reply
                     .refuse(RpcError::new(Code::Internal, "the workers have ended"));
             }
+        }
+    }
+
+    /// How busy they are.
+    pub(super) fn queue(&self) -> WorkerQueue {
+        WorkerQueue {
+            service: self.service,
+            waiting: self.jobs.len(),
+            capacity: self.options.queue,
+            threads: self.options.threads.max(1),
+        }
+    }
+}
+
+fn work(service: &dyn Service, waiting: &Receiver<Job>) {
+    for Job {
+        method,
+        context,
+        args,
+        reply,
+    } in waiting
+    {
+        let expired = |deadline| deadline <= Instant::now();
+        if context.deadline().is_some_and(expired) {
+            let text = "the deadline passed while the call waited for a worker";
+            reply.refuse(RpcError::new(Code::DeadlineExceeded, text));
+        } else if context.call.was_canceled() {
+            let text = "the caller gave the call up while it waited for a worker";
+            reply.refuse(RpcError::new(Code::Cancelled, text));
+        } else {
+            run_handler(service, method, context, args, reply);
         }
     }
 }

@@ -15,7 +15,6 @@ use super::header::{
 };
 use super::limits::Limits;
 use super::varint::{Varint32, peek_varint32, put_varint, varint_len};
-use crate::service::MethodDescriptor;
 
 /// Why a frame was refused. Each of these closes its own connection and touches no other.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +81,16 @@ pub(crate) fn peek_reply<'a>(
     }))
 }
 
+/// Whether the caller of the request at the front of `input` speaks in frames (or is a legacy
+/// caller), as soon as its header is there.
+pub(crate) fn peek_dialect(input: &[u8], limits: &Limits) -> Result<Option<bool>, FrameError> {
+    let Some((header, _)) = peek_header(input, limits)? else {
+        return Ok(None);
+    };
+    let head = RequestHead::decode(header).map_err(FrameError::Header)?;
+    Ok(Some(head.request_id != 0))
+}
+
 fn peek_header<'a>(
     input: &'a [u8],
     limits: &Limits,
@@ -126,28 +135,15 @@ fn whole_or_incomplete<H>(input: &[u8], head: H, body_start: usize, body_size: u
 }
 
 /// Bytes of the whole frame that [`put_request`] appends.
-pub(crate) fn request_len(
-    method: &MethodDescriptor,
-    args_size: u32,
-    request_id: u64,
-    timeout_ms: u32,
-) -> usize {
-    let head = request_head_len(method, args_size, request_id, timeout_ms);
-    varint_len(head as u64) + head + args_size as usize
+pub(crate) fn request_len(head: &RequestHead<'_>) -> usize {
+    let head_len = request_head_len(head);
+    varint_len(head_len as u64) + head_len + head.args_size as usize
 }
 
-/// Appends a request. `args_size` is `args.encoded_len()`.
-pub(crate) fn put_request(
-    out: &mut Vec<u8>,
-    method: &MethodDescriptor,
-    args_size: u32,
-    request_id: u64,
-    timeout_ms: u32,
-    args: &impl Message,
-) {
-    let head = request_head_len(method, args_size, request_id, timeout_ms);
-    put_varint(out, head as u64);
-    put_request_head(out, method, args_size, request_id, timeout_ms);
+/// Appends a request. `head.args_size` is `args.encoded_len()`; a frame of control has `()`.
+pub(crate) fn put_request(out: &mut Vec<u8>, head: &RequestHead<'_>, args: &impl Message) {
+    put_varint(out, request_head_len(head) as u64);
+    put_request_head(out, head);
     args.encode(out).expect("a Vec grows as needed");
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::service::MethodDescriptor;
 use crate::wire::InputBuffer;
 
 static METHOD: MethodDescriptor = MethodDescriptor {
@@ -24,11 +25,9 @@ fn request(data: &[u8], request_id: u64, timeout_ms: u32) -> Vec<u8> {
     };
     let size = args.encoded_len() as u32;
     let mut out = Vec::new();
-    put_request(&mut out, &METHOD, size, request_id, timeout_ms, &args);
-    assert_eq!(
-        out.len(),
-        request_len(&METHOD, size, request_id, timeout_ms)
-    );
+    let head = RequestHead::call(&METHOD, size, request_id, timeout_ms);
+    put_request(&mut out, &head, &args);
+    assert_eq!(out.len(), request_len(&head));
     out
 }
 
@@ -109,6 +108,7 @@ proptest! {
             error_text: text.into(),
             body_size: body.encoded_len() as u32,
             refused: false,
+            ..ReplyHead::default()
         };
         let mut out = Vec::new();
         put_reply(&mut out, &head, Some(&body));

@@ -1,7 +1,7 @@
 //! The two headers, as prost sees them and as the fast path reads and writes them.
 //!
 //! The structs define the format (their `.proto` text is in `docs/wire.md`). Every frame carries a
-//! header of five small fields, so the common shape is read in place and written by hand; whatever
+//! header of a few small fields, so the common shape is read in place and written by hand; whatever
 //! else protobuf allows (unknown fields, groups, odd varints) goes through prost. Property tests
 //! hold the two ways against each other.
 
@@ -10,7 +10,79 @@ use std::borrow::Cow;
 use prost::Message;
 
 use super::varint::{put_varint, take_varint, varint_len};
+use crate::metadata::{Metadata, MetadataEntry};
 use crate::service::MethodDescriptor;
+
+/// What a frame of the request direction means. Only calls have a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// Begins a call.
+    #[default]
+    Call,
+    /// Gives a call up.
+    Cancel,
+    /// Lets the server send more items of a stream.
+    Credit,
+    /// Asks for a [`ReplyKind::Pong`] with the same number.
+    Ping,
+    /// Answers a [`ReplyKind::Ping`].
+    Pong,
+    /// Says that no more calls will be begun on this connection.
+    Goodbye,
+    /// From a later version of this protocol; skipped.
+    Unknown,
+}
+
+impl RequestKind {
+    /// By their numbers on the wire.
+    const ALL: [RequestKind; 6] = [
+        RequestKind::Call,
+        RequestKind::Cancel,
+        RequestKind::Credit,
+        RequestKind::Ping,
+        RequestKind::Pong,
+        RequestKind::Goodbye,
+    ];
+
+    fn from_number(number: u32) -> RequestKind {
+        let known = Self::ALL.get(number as usize);
+        known.copied().unwrap_or(RequestKind::Unknown)
+    }
+}
+
+/// What a frame of the reply direction means. Only replies and items have a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ReplyKind {
+    /// Ends a call.
+    #[default]
+    Reply,
+    /// One message of a stream; the call goes on.
+    Item,
+    /// Answers a [`RequestKind::Ping`].
+    Pong,
+    /// Asks for a [`RequestKind::Pong`] with the same number.
+    Ping,
+    /// Asks the client to begin new calls elsewhere, or, with a code, says why none was begun.
+    Goaway,
+    /// From a later version of this protocol; skipped.
+    Unknown,
+}
+
+impl ReplyKind {
+    /// By their numbers on the wire.
+    const ALL: [ReplyKind; 5] = [
+        ReplyKind::Reply,
+        ReplyKind::Item,
+        ReplyKind::Pong,
+        ReplyKind::Ping,
+        ReplyKind::Goaway,
+    ];
+
+    fn from_number(number: u32) -> ReplyKind {
+        let known = Self::ALL.get(number as usize);
+        known.copied().unwrap_or(ReplyKind::Unknown)
+    }
+}
 
 /// The header of a request.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -29,6 +101,17 @@ pub(crate) struct RpcHeader {
     /// What is left of the caller's deadline. 0: none.
     #[prost(uint32, tag = "5")]
     pub(crate) timeout_ms: u32,
+    /// A [`RequestKind`]'s number.
+    #[prost(uint32, tag = "6")]
+    pub(crate) kind: u32,
+    /// Bytes of a stream's items that the server may send, see `docs/wire.md`.
+    #[prost(uint32, tag = "7")]
+    pub(crate) credit: u32,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) metadata: Vec<MetadataEntry>,
+    /// A W3C `traceparent`, see [`TraceContext`](crate::TraceContext).
+    #[prost(string, tag = "9")]
+    pub(crate) traceparent: String,
 }
 
 /// The header of a reply to a caller that sent a request id.
@@ -47,9 +130,14 @@ pub(crate) struct RpcReplyHeader {
     /// With a failure: the call has had and will have no effect.
     #[prost(bool, tag = "5")]
     pub(crate) refused: bool,
+    /// A [`ReplyKind`]'s number.
+    #[prost(uint32, tag = "6")]
+    pub(crate) kind: u32,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) metadata: Vec<MetadataEntry>,
 }
 
-/// An [`RpcHeader`] read in place.
+/// An [`RpcHeader`], read in place or about to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestHead<'a> {
     pub(crate) service_name: Cow<'a, [u8]>,
@@ -57,9 +145,41 @@ pub(crate) struct RequestHead<'a> {
     pub(crate) args_size: u32,
     pub(crate) request_id: u64,
     pub(crate) timeout_ms: u32,
+    /// Never [`RequestKind::Unknown`] in a header that is written.
+    pub(crate) kind: RequestKind,
+    pub(crate) credit: u32,
+    pub(crate) metadata: Cow<'a, Metadata>,
+    pub(crate) traceparent: Cow<'a, str>,
 }
 
 impl<'a> RequestHead<'a> {
+    /// The header of a call, without what most calls do not have.
+    pub(crate) fn call(
+        method: &MethodDescriptor,
+        args_size: u32,
+        request_id: u64,
+        timeout_ms: u32,
+    ) -> RequestHead<'static> {
+        RequestHead {
+            service_name: Cow::Borrowed(method.service.as_bytes()),
+            method_name: Cow::Borrowed(method.method.as_bytes()),
+            args_size,
+            request_id,
+            timeout_ms,
+            ..RequestHead::default()
+        }
+    }
+
+    /// The header of a frame that begins no call.
+    pub(crate) fn control(kind: RequestKind, request_id: u64, credit: u32) -> RequestHead<'static> {
+        RequestHead {
+            request_id,
+            kind,
+            credit,
+            ..RequestHead::default()
+        }
+    }
+
     /// Reads an encoded [`RpcHeader`].
     pub(crate) fn decode(header: &'a [u8]) -> Result<RequestHead<'a>, prost::DecodeError> {
         if let Some(head) = RequestHead::decode_common(header) {
@@ -72,6 +192,10 @@ impl<'a> RequestHead<'a> {
             args_size: header.args_size,
             request_id: header.request_id,
             timeout_ms: header.timeout_ms,
+            kind: RequestKind::from_number(header.kind),
+            credit: header.credit,
+            metadata: Cow::Owned(collected(header.metadata)),
+            traceparent: Cow::Owned(header.traceparent),
         })
     }
 
@@ -86,6 +210,10 @@ impl<'a> RequestHead<'a> {
                 0x18 => head.args_size = take_u32(&mut rest)?,
                 0x20 => head.request_id = take_varint(&mut rest)?,
                 0x28 => head.timeout_ms = take_u32(&mut rest)?,
+                0x30 => head.kind = RequestKind::from_number(take_u32(&mut rest)?),
+                0x38 => head.credit = take_u32(&mut rest)?,
+                0x42 => head.metadata.to_mut().add(take_entry(&mut rest)?),
+                0x4a => head.traceparent = Cow::Borrowed(take_str(&mut rest)?),
                 _ => return None,
             }
         }
@@ -94,35 +222,32 @@ impl<'a> RequestHead<'a> {
 }
 
 /// Bytes of the header that [`put_request_head`] writes.
-pub(crate) fn request_head_len(
-    method: &MethodDescriptor,
-    args_size: u32,
-    request_id: u64,
-    timeout_ms: u32,
-) -> usize {
-    bytes_field_len(method.service.len())
-        + bytes_field_len(method.method.len())
-        + varint_field_len(u64::from(args_size))
-        + varint_field_len(request_id)
-        + varint_field_len(u64::from(timeout_ms))
+pub(crate) fn request_head_len(head: &RequestHead<'_>) -> usize {
+    bytes_field_len(head.service_name.len())
+        + bytes_field_len(head.method_name.len())
+        + varint_field_len(u64::from(head.args_size))
+        + varint_field_len(head.request_id)
+        + varint_field_len(u64::from(head.timeout_ms))
+        + varint_field_len(head.kind as u64)
+        + varint_field_len(u64::from(head.credit))
+        + head.metadata.encoded_len()
+        + bytes_field_len(head.traceparent.len())
 }
 
-/// Appends the [`RpcHeader`] of a call.
-pub(crate) fn put_request_head(
-    out: &mut Vec<u8>,
-    method: &MethodDescriptor,
-    args_size: u32,
-    request_id: u64,
-    timeout_ms: u32,
-) {
-    put_bytes_field(out, 0x0a, method.service.as_bytes());
-    put_bytes_field(out, 0x12, method.method.as_bytes());
-    put_varint_field(out, 0x18, u64::from(args_size));
-    put_varint_field(out, 0x20, request_id);
-    put_varint_field(out, 0x28, u64::from(timeout_ms));
+/// Appends an [`RpcHeader`].
+pub(crate) fn put_request_head(out: &mut Vec<u8>, head: &RequestHead<'_>) {
+    put_bytes_field(out, 0x0a, &head.service_name);
+    put_bytes_field(out, 0x12, &head.method_name);
+    put_varint_field(out, 0x18, u64::from(head.args_size));
+    put_varint_field(out, 0x20, head.request_id);
+    put_varint_field(out, 0x28, u64::from(head.timeout_ms));
+    put_varint_field(out, 0x30, head.kind as u64);
+    put_varint_field(out, 0x38, u64::from(head.credit));
+    head.metadata.put(out, 0x42);
+    put_bytes_field(out, 0x4a, head.traceparent.as_bytes());
 }
 
-/// An [`RpcReplyHeader`] read in place.
+/// An [`RpcReplyHeader`], read in place or about to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplyHead<'a> {
     pub(crate) request_id: u64,
@@ -130,6 +255,9 @@ pub(crate) struct ReplyHead<'a> {
     pub(crate) error_text: Cow<'a, str>,
     pub(crate) body_size: u32,
     pub(crate) refused: bool,
+    /// Never [`ReplyKind::Unknown`] in a header that is written.
+    pub(crate) kind: ReplyKind,
+    pub(crate) metadata: Cow<'a, Metadata>,
 }
 
 impl<'a> ReplyHead<'a> {
@@ -145,6 +273,8 @@ impl<'a> ReplyHead<'a> {
             error_text: Cow::Owned(header.error_text),
             body_size: header.body_size,
             refused: header.refused,
+            kind: ReplyKind::from_number(header.kind),
+            metadata: Cow::Owned(collected(header.metadata)),
         })
     }
 
@@ -156,11 +286,11 @@ impl<'a> ReplyHead<'a> {
             match tag {
                 0x08 => head.request_id = take_varint(&mut rest)?,
                 0x10 => head.code = take_u32(&mut rest)?,
-                0x1a => {
-                    head.error_text = Cow::Borrowed(str::from_utf8(take_bytes(&mut rest)?).ok()?);
-                }
+                0x1a => head.error_text = Cow::Borrowed(take_str(&mut rest)?),
                 0x20 => head.body_size = take_u32(&mut rest)?,
                 0x28 => head.refused = take_varint(&mut rest)? != 0,
+                0x30 => head.kind = ReplyKind::from_number(take_u32(&mut rest)?),
+                0x3a => head.metadata.to_mut().add(take_entry(&mut rest)?),
                 _ => return None,
             }
         }
@@ -175,15 +305,35 @@ pub(crate) fn reply_head_len(head: &ReplyHead<'_>) -> usize {
         + bytes_field_len(head.error_text.len())
         + varint_field_len(u64::from(head.body_size))
         + varint_field_len(u64::from(head.refused))
+        + varint_field_len(head.kind as u64)
+        + head.metadata.encoded_len()
 }
 
-/// Appends the [`RpcReplyHeader`] of a reply.
+/// Appends an [`RpcReplyHeader`].
 pub(crate) fn put_reply_head(out: &mut Vec<u8>, head: &ReplyHead<'_>) {
     put_varint_field(out, 0x08, head.request_id);
     put_varint_field(out, 0x10, u64::from(head.code));
     put_bytes_field(out, 0x1a, head.error_text.as_bytes());
     put_varint_field(out, 0x20, u64::from(head.body_size));
     put_varint_field(out, 0x28, u64::from(head.refused));
+    put_varint_field(out, 0x30, head.kind as u64);
+    head.metadata.put(out, 0x3a);
+}
+
+fn collected(entries: Vec<MetadataEntry>) -> Metadata {
+    let mut metadata = Metadata::new();
+    for entry in entries {
+        metadata.add(entry);
+    }
+    metadata
+}
+
+fn take_entry(rest: &mut &[u8]) -> Option<MetadataEntry> {
+    MetadataEntry::decode(take_bytes(rest)?).ok()
+}
+
+fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    str::from_utf8(take_bytes(rest)?).ok()
 }
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -200,7 +350,7 @@ fn take_u32(rest: &mut &[u8]) -> Option<u32> {
 
 // Protobuf leaves out fields that hold their default.
 
-fn bytes_field_len(len: usize) -> usize {
+pub(crate) fn bytes_field_len(len: usize) -> usize {
     if len == 0 {
         0
     } else {
@@ -212,7 +362,7 @@ fn varint_field_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + varint_len(value) }
 }
 
-fn put_bytes_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+pub(crate) fn put_bytes_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.push(tag);
         put_varint(out, bytes.len() as u64);
@@ -233,32 +383,37 @@ mod tests {
 
     use super::*;
 
-    static METHOD: MethodDescriptor = MethodDescriptor {
-        service: "kvServerRpc",
-        method: "Get",
-    };
-
     /// Bytes that are close to a header, so that the fast path is entered and left.
     fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
+        let delimited = |tag: u8, bytes: &[u8]| {
+            let mut out = vec![tag];
+            put_varint(&mut out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
+            out
+        };
         let field = prop_oneof![
             (any::<u8>(), any::<u64>()).prop_map(|(tag, value)| {
-                let mut out = vec![tag & 0x3f];
+                let mut out = vec![tag & 0x7f];
                 put_varint(&mut out, value);
                 out
             }),
             (
-                prop_oneof![Just(0x0au8), Just(0x12), Just(0x1a)],
-                any::<Vec<u8>>()
+                prop::sample::select(vec![0x0au8, 0x12, 0x1a, 0x3a, 0x42, 0x4a]),
+                prop_oneof![
+                    any::<Vec<u8>>(),
+                    any::<String>().prop_map(String::into_bytes),
+                    metadata().prop_map(|metadata| {
+                        let mut out = Vec::new();
+                        metadata.put(&mut out, 0x42);
+                        // Without the first entry's tag and size: what stands in the field.
+                        out.split_off(out.len().min(2))
+                    }),
+                ],
             )
-                .prop_map(|(tag, bytes)| {
-                    let mut out = vec![tag];
-                    put_varint(&mut out, bytes.len() as u64);
-                    out.extend(bytes);
-                    out
-                }),
+                .prop_map(move |(tag, bytes)| delimited(tag, &bytes)),
             (
-                prop_oneof![Just(0x08u8), Just(0x18), Just(0x20), Just(0x28)],
-                any::<u32>()
+                prop::sample::select(vec![0x08u8, 0x10, 0x18, 0x20, 0x28, 0x30, 0x38]),
+                prop_oneof![any::<u32>(), 0..8u32]
             )
                 .prop_map(|(tag, value)| {
                     let mut out = vec![tag];
@@ -270,32 +425,79 @@ mod tests {
         prop::collection::vec(field, 0..6).prop_map(|fields| fields.concat())
     }
 
+    fn metadata() -> impl Strategy<Value = Metadata> {
+        let entries = prop::collection::vec((any::<String>(), any::<Vec<u8>>()), 0..3);
+        entries.prop_map(Metadata::from_iter)
+    }
+
+    fn entries(metadata: &Metadata) -> Vec<MetadataEntry> {
+        let entry = |(key, value): (&str, &[u8])| MetadataEntry {
+            key: key.to_owned(),
+            value: value.to_vec().into(),
+        };
+        metadata.iter().map(entry).collect()
+    }
+
     proptest! {
         #[test]
-        fn request_heads_are_what_prost_writes(args_size: u32, request_id: u64, timeout_ms: u32) {
-            let mut ours = Vec::new();
-            put_request_head(&mut ours, &METHOD, args_size, request_id, timeout_ms);
-            let header = RpcHeader {
-                service_name: METHOD.service.into(),
-                method_name: METHOD.method.into(),
+        fn request_heads_are_what_prost_writes(
+            service_name: Vec<u8>, method_name: Vec<u8>, args_size: u32, request_id: u64,
+            timeout_ms: u32, kind in 0..6u32, credit: u32, metadata in metadata(),
+            traceparent: String,
+        ) {
+            let head = RequestHead {
+                service_name: Cow::Borrowed(&service_name),
+                method_name: Cow::Borrowed(&method_name),
                 args_size,
                 request_id,
                 timeout_ms,
+                kind: RequestKind::from_number(kind),
+                credit,
+                metadata: Cow::Borrowed(&metadata),
+                traceparent: Cow::Borrowed(&traceparent),
+            };
+            let mut ours = Vec::new();
+            put_request_head(&mut ours, &head);
+            let header = RpcHeader {
+                service_name: service_name.clone(),
+                method_name: method_name.clone(),
+                args_size,
+                request_id,
+                timeout_ms,
+                kind,
+                credit,
+                metadata: entries(&metadata),
+                traceparent: traceparent.clone(),
             };
             prop_assert_eq!(&ours, &header.encode_to_vec());
-            prop_assert_eq!(ours.len(), request_head_len(&METHOD, args_size, request_id, timeout_ms));
+            prop_assert_eq!(ours.len(), request_head_len(&head));
+            prop_assert_eq!(RequestHead::decode(&ours).unwrap(), head);
         }
 
         #[test]
         fn reply_heads_are_what_prost_writes(
             request_id: u64, code: u32, error_text: String, body_size: u32, refused: bool,
+            kind in 0..5u32, metadata in metadata(),
         ) {
+            let head = ReplyHead {
+                request_id,
+                code,
+                error_text: Cow::Borrowed(&error_text),
+                body_size,
+                refused,
+                kind: ReplyKind::from_number(kind),
+                metadata: Cow::Borrowed(&metadata),
+            };
             let mut ours = Vec::new();
-            let head =
-                ReplyHead { request_id, code, error_text: Cow::Borrowed(&error_text), body_size, refused };
             put_reply_head(&mut ours, &head);
             let header = RpcReplyHeader {
-                request_id, code, error_text: error_text.clone(), body_size, refused,
+                request_id,
+                code,
+                error_text: error_text.clone(),
+                body_size,
+                refused,
+                kind,
+                metadata: entries(&metadata),
             };
             prop_assert_eq!(&ours, &header.encode_to_vec());
             prop_assert_eq!(ours.len(), reply_head_len(&head));
@@ -312,6 +514,10 @@ mod tests {
                     prop_assert_eq!(ours.args_size, prosts.args_size);
                     prop_assert_eq!(ours.request_id, prosts.request_id);
                     prop_assert_eq!(ours.timeout_ms, prosts.timeout_ms);
+                    prop_assert_eq!(ours.kind, RequestKind::from_number(prosts.kind));
+                    prop_assert_eq!(ours.credit, prosts.credit);
+                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata));
+                    prop_assert_eq!(&*ours.traceparent, &prosts.traceparent[..]);
                 }
                 (Err(_), Err(_)) => {}
                 (ours, prosts) => prop_assert!(false, "{:?} but prost {:?}", ours, prosts),
@@ -327,6 +533,8 @@ mod tests {
                     prop_assert_eq!(&*ours.error_text, &prosts.error_text[..]);
                     prop_assert_eq!(ours.body_size, prosts.body_size);
                     prop_assert_eq!(ours.refused, prosts.refused);
+                    prop_assert_eq!(ours.kind, ReplyKind::from_number(prosts.kind));
+                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata));
                 }
                 (Err(_), Err(_)) => {}
                 (ours, prosts) => prop_assert!(false, "{:?} but prost {:?}", ours, prosts),

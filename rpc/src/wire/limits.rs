@@ -11,15 +11,17 @@ pub struct Limits {
     /// Largest body (arguments or reply message), in bytes. A request beyond it closes its
     /// connection; our own side refuses to send one.
     pub max_body_bytes: u32,
-    /// Calls of one connection that a server has begun and not answered (for a legacy caller: whose
-    /// turn to be answered has not come). At the limit the server stops reading from that
-    /// connection, and TCP holds the caller back.
+    /// Calls of one connection that a server has begun and not answered. Further ones are refused
+    /// with `RESOURCE_EXHAUSTED`; the requests of a legacy caller are begun one after the other.
     pub max_in_flight: usize,
-    /// Connections of one provider. Further ones are accepted and closed at once.
+    /// Calls that all connections of one provider have under way. Further ones are refused with
+    /// `RESOURCE_EXHAUSTED`. Each event loop counts what others begin only once a turn, so for a
+    /// moment there can be a few more.
+    pub max_calls: usize,
+    /// Connections of one provider. Further ones are told so, if they speak in frames, and closed.
     pub max_connections: usize,
-    /// Reply bytes that one connection's peer has not taken yet, those included that wait for a
-    /// legacy caller's turn. Above it the server stops reading from that connection until half of
-    /// it is sent.
+    /// Reply bytes that one connection's peer has not taken yet. Above it the server stops reading
+    /// from that connection, and its streams send nothing, until half of it is sent.
     pub max_unsent_bytes: usize,
 }
 
@@ -29,6 +31,7 @@ impl Default for Limits {
             max_header_bytes: 64 << 10,
             max_body_bytes: 64 << 20,
             max_in_flight: 1024,
+            max_calls: 64 << 10,
             max_connections: 10_000,
             max_unsent_bytes: 8 << 20,
         }

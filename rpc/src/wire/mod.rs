@@ -8,10 +8,13 @@ mod output;
 mod varint;
 
 pub(crate) use frame::{
-    FrameError, Peeked, check_body, peek_reply, peek_request, put_reply, put_request, reply_len,
-    request_len,
+    FrameError, Peeked, check_body, peek_dialect, peek_reply, peek_request, put_reply, put_request,
+    reply_len, request_len,
 };
-pub(crate) use header::ReplyHead;
+pub(crate) use header::{
+    ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len, put_bytes_field,
+};
 pub(crate) use input::InputBuffer;
 pub use limits::Limits;
 pub(crate) use output::OutputQueue;
+pub(crate) use varint::{put_varint, varint_len};

@@ -97,14 +97,18 @@ impl OutputQueue {
         *self = OutputQueue::default();
     }
 
-    /// Keeps, of the frames whose lengths `frames` lists in order, those that it marks.
-    /// Nothing may have been sent yet.
-    pub(crate) fn retain_frames(&mut self, frames: impl IntoIterator<Item = (usize, bool)>) {
+    /// Takes the frames apart, whose lengths `lens` lists in order, and puts back what `rewrite`
+    /// puts into the queue for each of them. Nothing may have been sent yet.
+    pub(crate) fn rewrite_frames(
+        &mut self,
+        lens: impl IntoIterator<Item = usize>,
+        mut rewrite: impl FnMut(&[u8], &mut OutputQueue),
+    ) {
         debug_assert_eq!(self.sent_of_first, 0, "no frame is cut in two");
         let old = std::mem::take(self);
         let mut segments = old.segments.iter().map(Vec::as_slice);
         let mut segment: &[u8] = &[];
-        for (len, keep) in frames {
+        for len in lens {
             if segment.is_empty() {
                 segment = segments
                     .next()
@@ -112,9 +116,7 @@ impl OutputQueue {
             }
             let (frame, rest) = segment.split_at(len);
             segment = rest;
-            if keep {
-                self.push_frame(len, |out| out.extend_from_slice(frame));
-            }
+            rewrite(frame, self);
         }
     }
 
@@ -252,7 +254,11 @@ mod tests {
         push(&mut queue, b"bbb");
         push(&mut queue, &large);
         push(&mut queue, b"c");
-        queue.retain_frames([(2, true), (3, false), (large.len(), false), (1, true)]);
+        queue.rewrite_frames([2, 3, large.len(), 1], |frame, queue| {
+            if frame.len() < 3 {
+                push(queue, frame);
+            }
+        });
         let mut sink = sink(usize::MAX);
         queue.write_to(&mut sink).unwrap();
         assert_eq!(sink.bytes, b"aac");

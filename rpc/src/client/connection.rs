@@ -1,0 +1,546 @@
+//! [`Connection`]: one connection's bytes, and the calls that travel on it.
+//!
+//! ```text
+//!  calls begun ──► output ──► socket ──► server        CANCEL, CREDIT, PING, PONG and GOODBYE go the
+//!  InFlight                                            same way, in order with the calls
+//!  calls ended ◄── deliver ◄── input ◄── socket ◄── server
+//! ```
+//!
+//! A connection that the server asked to leave (GOAWAY) begins no more calls; those under way go on.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
+use super::in_flight::InFlight;
+use super::pending::{Ended, Pending};
+use super::shared::{ChannelShared, Queued};
+use super::stream::Origin;
+use super::waiting::Waiting;
+use crate::error::{Code, RpcError};
+use crate::reactor::{self, Ready, Turn, WAIT_MAX};
+use crate::wire::{
+    FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind,
+    check_body, peek_reply, put_request, request_len,
+};
+
+/// Bytes read in one turn; then other connections of the loop have theirs.
+const READ_BYTES_PER_TURN: usize = 256 << 10;
+
+/// Above this many unsent bytes a server's pings are not answered: it does not read.
+const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
+
+/// The numbers of our own pings begin here, far from those of calls.
+const FIRST_PING: u64 = 1 << 48;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server sent a broken reply: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the server was silent for {0} ms while calls timed out")]
+    Silent(u128),
+    #[error("the server did not answer a ping within {0} ms (ChannelOptions::keepalive)")]
+    NoPong(u128),
+    /// It begins no call of this connection.
+    #[error("the server refused the connection: {0}")]
+    Refused(RpcError),
+}
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
+pub(super) struct Connection {
+    shared: Arc<ChannelShared>,
+    stream: TcpStream,
+    input: InputBuffer,
+    /// Size of the frame at the front of the input; 0 if unknown.
+    frame_bytes: usize,
+    output: OutputQueue,
+    in_flight: InFlight,
+    /// Bytes that this connection was given to send, and those that the socket took.
+    queued_bytes: u64,
+    sent_bytes: u64,
+    /// The socket may have more to read.
+    readable: bool,
+    /// The server may send no more, or another socket's server: they share their events.
+    read_closed: bool,
+    /// It has brought a frame that did not refuse it.
+    proven: bool,
+    /// The server asked us to begin calls elsewhere.
+    left: bool,
+    /// There is something new to be sent.
+    flush_wanted: bool,
+    /// Since when replies have been expected and nothing was received.
+    quiet_since: Option<Instant>,
+    /// When something was received, at first when it was connected.
+    heard_at: Instant,
+    /// When a ping was sent that was not answered by anything.
+    pinged_at: Option<Instant>,
+    pings: u64,
+    /// The server's last ping, if it was not answered.
+    pong_owed: Option<u64>,
+}
+
+impl Connection {
+    /// A connection for the calls that waited for it.
+    pub(super) fn new(
+        shared: Arc<ChannelShared>,
+        stream: TcpStream,
+        waiting: Waiting,
+    ) -> Connection {
+        let now = reactor::now();
+        let (output, in_flight) = waiting.into_sendable(&shared);
+        Connection {
+            shared,
+            stream,
+            input: InputBuffer::default(),
+            frame_bytes: 0,
+            queued_bytes: output.unsent_bytes() as u64,
+            output,
+            quiet_since: in_flight.expects_replies().then_some(now),
+            in_flight,
+            sent_bytes: 0,
+            readable: false,
+            read_closed: false,
+            proven: false,
+            left: false,
+            flush_wanted: true,
+            heard_at: now,
+            pinged_at: None,
+            pings: 0,
+            pong_owed: None,
+        }
+    }
+
+    // ---- what the driver asks
+
+    /// It has brought a frame that did not refuse it.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// The server asked us to begin calls elsewhere.
+    pub(super) fn was_left(&self) -> bool {
+        self.left
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Nothing is under way and all is sent.
+    pub(super) fn is_done(&self) -> bool {
+        self.in_flight.is_empty() && self.output.is_empty()
+    }
+
+    /// Whether there is something new to be flushed. Asking twice is asking once.
+    pub(super) fn take_flush_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.flush_wanted)
+    }
+
+    // ---- what callers left
+
+    /// Where the frames of new calls go.
+    pub(super) fn output(&mut self) -> &mut OutputQueue {
+        &mut self.output
+    }
+
+    /// Adds a call whose frame has been put into the output.
+    pub(super) fn add(&mut self, queued: Queued) {
+        let Queued {
+            id,
+            frame_bytes,
+            mut pending,
+        } = queued;
+        if !self.in_flight.expects_replies() {
+            // Nobody was waiting for the server to say anything.
+            self.quiet_since = None;
+        }
+        self.queued_bytes += frame_bytes as u64;
+        pending.frame_end = self.queued_bytes;
+        let deadline = pending.deadline();
+        self.in_flight.insert(id, pending, deadline);
+        self.flush_wanted = true;
+    }
+
+    /// Ends a call of this connection, and tells the server. `false`: it is none of its calls.
+    pub(super) fn cancel(&mut self, id: u64) -> bool {
+        let Some(pending) = self.in_flight.remove(id) else {
+            return false;
+        };
+        self.tell_canceled(id, &pending);
+        let error = RpcError::new(Code::Cancelled, "the caller cancelled the call");
+        self.end(pending, error.with_may_have_executed(true).into());
+        true
+    }
+
+    /// Lets the server send more of a stream. `false`: it is none of this connection's.
+    pub(super) fn grant(&mut self, id: u64, credit: u32) -> bool {
+        let Some(stream) = self.in_flight.get_mut(id).and_then(Pending::stream) else {
+            return false;
+        };
+        stream.grant(credit);
+        self.put_control(RequestKind::Credit, id, credit);
+        true
+    }
+
+    /// Tells the server that no more calls begin here.
+    pub(super) fn say_goodbye(&mut self) {
+        self.put_control(RequestKind::Goodbye, 1, 0);
+    }
+
+    fn put_control(&mut self, kind: RequestKind, id: u64, credit: u32) {
+        let head = RequestHead::control(kind, id, credit);
+        let len = request_len(&head);
+        self.output
+            .push_frame(len, |out| put_request(out, &head, &()));
+        self.queued_bytes += len as u64;
+        self.shared.unsent_bytes.fetch_add(len, Ordering::Relaxed);
+        self.flush_wanted = true;
+    }
+
+    /// A call was given up: the server need not go on. Costs nothing for one that nobody can stop.
+    fn tell_canceled(&mut self, id: u64, pending: &Pending) {
+        if pending.method.is_some() {
+            self.put_control(RequestKind::Cancel, id, 0);
+        }
+    }
+
+    // ---- the socket
+
+    /// The socket reported something, or another one that shares its events did.
+    pub(super) fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Result<(), Broken> {
+        // The next read tells what has broken.
+        self.readable |= ready.readable || ready.broken;
+        self.read_closed |= ready.read_closed || ready.broken;
+        let flushed = if ready.writable { self.flush() } else { Ok(()) };
+        self.read_after(flushed, turn)
+    }
+
+    /// Writes what there is to write.
+    pub(super) fn on_flush(&mut self, turn: &mut Turn<'_>) -> Result<(), Broken> {
+        let flushed = self.flush();
+        if flushed.is_err() {
+            return self.read_after(flushed, turn);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Broken> {
+        if self.output.unsent_bytes() <= PONG_UNSENT_BYTES_MAX
+            && let Some(token) = self.pong_owed.take()
+        {
+            self.put_control(RequestKind::Pong, token, 0);
+        }
+        self.flush_wanted = false;
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        if self.quiet_since.is_none() && self.in_flight.expects_replies() {
+            self.quiet_since = Some(reactor::now());
+        }
+        let before = self.output.unsent_bytes();
+        let written = self.output.write_to(&mut self.stream);
+        let sent = before - self.output.unsent_bytes();
+        self.sent_bytes += sent as u64;
+        self.shared.unsent_bytes.fetch_sub(sent, Ordering::Relaxed);
+        written?;
+        Ok(())
+    }
+
+    /// Reads after an attempt to write. Replies that came before a break count, so they are read
+    /// even if there is no writing any more.
+    fn read_after(
+        &mut self,
+        flushed: Result<(), Broken>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Broken> {
+        self.readable |= flushed.is_err();
+        let read = self.read(turn);
+        // What a server said for a reason goes before the break that followed.
+        if matches!(read, Err(Broken::Refused(_))) {
+            return read;
+        }
+        flushed.and(read)
+    }
+
+    fn read(&mut self, turn: &mut Turn<'_>) -> Result<(), Broken> {
+        let mut budget = READ_BYTES_PER_TURN;
+        while self.readable {
+            if budget == 0 {
+                turn.again();
+                break;
+            }
+            let read = self
+                .input
+                .read_from(&mut self.stream, turn.scratch, self.frame_bytes);
+            match read {
+                Ok(read) if read.bytes == 0 => return Err(Broken::Closed),
+                Ok(read) => {
+                    budget = budget.saturating_sub(read.bytes);
+                    // A socket that held less than asked for reports again when more arrives.
+                    // The end of the stream may have been reported together with its last bytes.
+                    self.readable = !read.drained || self.read_closed;
+                    self.heard();
+                    self.deliver()?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    (self.readable, self.read_closed) = (false, false);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.input.compact();
+        Ok(())
+    }
+
+    fn heard(&mut self) {
+        self.heard_at = reactor::now();
+        (self.quiet_since, self.pinged_at) = (None, None);
+    }
+
+    // ---- what the server says
+
+    /// Takes the frames that have arrived.
+    fn deliver(&mut self) -> Result<(), Broken> {
+        loop {
+            self.frame_bytes = 0;
+            if self.input.unread().is_empty() {
+                break;
+            }
+            let limits = &self.shared.options.limits;
+            let unread = self.input.unread();
+            let Some(frame) = peek_reply(unread, limits)? else {
+                break;
+            };
+            let (head, frame_bytes) = (frame.head, frame.body_start + frame.body_size);
+            let (id, kind) = (head.request_id, head.kind);
+            if kind == ReplyKind::Goaway && head.code != Code::Ok.number() {
+                let error = error_of(&head).with_may_have_executed(false);
+                return Err(Broken::Refused(error));
+            }
+            if !std::mem::replace(&mut self.proven, true) {
+                self.shared.answered();
+            }
+            if !matches!(kind, ReplyKind::Reply | ReplyKind::Item) {
+                self.input.discard(frame_bytes);
+                self.on_control(kind, id);
+                continue;
+            }
+            if let Err(error) = check_body(head.body_size, limits) {
+                // The reply can be skipped, so it costs its own call only.
+                self.input.discard(frame_bytes);
+                let what = if kind == ReplyKind::Item {
+                    "item"
+                } else {
+                    "reply"
+                };
+                let error = RpcError::new(Code::ResourceExhausted, format!("the {what}'s {error}"));
+                self.fail_by_server(id, kind, error.with_may_have_executed(true));
+                continue;
+            }
+            if unread.len() < frame_bytes {
+                self.frame_bytes = frame_bytes;
+                break;
+            }
+            if kind == ReplyKind::Item {
+                let body = self.input.take(frame.body_start, frame.body_size);
+                self.on_item(id, body);
+                continue;
+            }
+            let error = (head.code != Code::Ok.number()).then(|| error_of(&head));
+            let metadata = head.metadata.into_owned();
+            let body = self.input.take(frame.body_start, frame.body_size);
+            let result = error.map_or(Ok(body), Err);
+            self.end_by_id(id, Ended { result, metadata });
+        }
+        if self.in_flight.expects_replies() {
+            self.quiet_since = Some(reactor::now());
+        }
+        Ok(())
+    }
+
+    fn on_control(&mut self, kind: ReplyKind, id: u64) {
+        match kind {
+            ReplyKind::Pong => {
+                // One of our own, or one that somebody waits for.
+                let is_ping = |pending: &mut Pending| pending.method.is_none();
+                if self.in_flight.get_mut(id).is_some_and(is_ping) {
+                    self.end_by_id(id, Ok(bytes::Bytes::new()).into());
+                }
+            }
+            ReplyKind::Ping => {
+                self.pong_owed = Some(id);
+                self.flush_wanted = true;
+            }
+            ReplyKind::Goaway => self.left = true,
+            ReplyKind::Reply | ReplyKind::Item | ReplyKind::Unknown => {}
+        }
+    }
+
+    fn on_item(&mut self, id: u64, body: bytes::Bytes) {
+        let channel = &self.shared;
+        let Some(pending) = self.in_flight.get_mut(id) else {
+            tracing::debug!(peer = %self.shared.addr, id, "late item ignored");
+            return;
+        };
+        let taken = if let Some(stream) = pending.stream() {
+            stream.item(Origin { channel, id }, body)
+        } else {
+            let text = "the server answered with a stream: the method is streaming there";
+            Err(RpcError::new(Code::Internal, text).with_may_have_executed(true))
+        };
+        match taken {
+            Ok(0) => {}
+            Ok(credit) => {
+                self.grant(id, credit);
+            }
+            Err(error) => self.fail_by_server(id, ReplyKind::Item, error),
+        }
+    }
+
+    /// What the server sent ends a call. One that goes on over there is cancelled.
+    fn fail_by_server(&mut self, id: u64, kind: ReplyKind, error: RpcError) {
+        if kind == ReplyKind::Item
+            && let Some(pending) = self.in_flight.remove(id)
+        {
+            self.tell_canceled(id, &pending);
+            self.end(pending, error.into());
+            return;
+        }
+        self.end_by_id(id, error.into());
+    }
+
+    fn end_by_id(&mut self, id: u64, ended: Ended) {
+        if let Some(pending) = self.in_flight.remove(id) {
+            self.end(pending, ended);
+        } else {
+            // The call was given up, by its deadline or its caller.
+            tracing::debug!(peer = %self.shared.addr, id, "late reply ignored");
+        }
+    }
+
+    // ---- the ends of calls
+
+    fn end(&self, pending: Pending, ended: Ended) {
+        self.shared.end(pending, ended);
+    }
+
+    /// The connection is given up: ends all its calls and forgets its bytes.
+    pub(super) fn fail_all(&mut self, broken: &Broken) {
+        self.shared
+            .unsent_bytes
+            .fetch_sub(self.output.unsent_bytes(), Ordering::Relaxed);
+        self.output.clear();
+        let peer = self.shared.addr;
+        for pending in self.in_flight.take_all() {
+            let error = match broken {
+                Broken::Refused(error) => error.clone(),
+                // A frame that was not sent to its last byte cannot have been understood.
+                broken => RpcError::new(
+                    Code::Unavailable,
+                    format!("connection to {peer} lost: {broken}"),
+                )
+                .with_may_have_executed(pending.frame_end <= self.sent_bytes),
+            };
+            self.end(pending, error.into());
+        }
+    }
+
+    /// Ends all calls because nobody holds the channel any more.
+    pub(super) fn close(&mut self) {
+        for pending in self.in_flight.take_all() {
+            let sent = pending.frame_end <= self.sent_bytes;
+            let error = RpcError::new(Code::Cancelled, "the channel was dropped");
+            self.end(pending, error.with_may_have_executed(sent).into());
+        }
+    }
+
+    // ---- time
+
+    /// Ends the calls whose time is up, and with them a connection that has fallen silent; pings.
+    pub(super) fn on_timer(&mut self, now: Instant) -> Result<(), Broken> {
+        let mut silent = None;
+        while let Some((id, pending)) = self.in_flight.pop_expired(now) {
+            let timeout = pending.timeout.unwrap_or(WAIT_MAX);
+            let limit = self
+                .shared
+                .options
+                .silence_limit
+                .max(timeout.saturating_mul(2));
+            let quiet = self
+                .quiet_since
+                .map(|since| now.saturating_duration_since(since));
+            silent = silent.or(quiet.filter(|quiet| *quiet >= limit));
+            self.tell_canceled(id, &pending);
+            let error = expired(&self.shared, timeout).with_may_have_executed(true);
+            self.end(pending, error.into());
+        }
+        if let Some(quiet) = silent {
+            return Err(Broken::Silent(quiet.as_millis()));
+        }
+        self.keep_alive(now)
+    }
+
+    fn keep_alive(&mut self, now: Instant) -> Result<(), Broken> {
+        let keepalive = &self.shared.options.keepalive;
+        if let Some(pinged_at) = self.pinged_at {
+            let waited = now.saturating_duration_since(pinged_at);
+            if waited >= keepalive.timeout.min(WAIT_MAX) {
+                return Err(Broken::NoPong(waited.as_millis()));
+            }
+        } else if now.saturating_duration_since(self.heard_at) >= self.quiet_max() {
+            self.pinged_at = Some(now);
+            self.pings += 1;
+            self.put_control(RequestKind::Ping, FIRST_PING + self.pings, 0);
+        }
+        Ok(())
+    }
+
+    fn quiet_max(&self) -> Duration {
+        self.shared.options.keepalive.after.min(WAIT_MAX)
+    }
+
+    /// When [`on_timer`](Connection::on_timer) has something to do. May be too early.
+    pub(super) fn next_alarm(&self) -> Instant {
+        let alive = match self.pinged_at {
+            Some(pinged_at) => pinged_at + self.shared.options.keepalive.timeout.min(WAIT_MAX),
+            None => self.heard_at + self.quiet_max(),
+        };
+        self.in_flight
+            .next_deadline()
+            .map_or(alive, |deadline| deadline.min(alive))
+    }
+}
+
+/// How a call ends whose time is up.
+pub(super) fn expired(shared: &ChannelShared, timeout: Duration) -> RpcError {
+    let text = format!(
+        "no reply from {} within {} ms",
+        shared.addr,
+        timeout.as_millis()
+    );
+    RpcError::new(Code::DeadlineExceeded, text)
+}
+
+fn error_of(head: &ReplyHead<'_>) -> RpcError {
+    let text = head.error_text.clone().into_owned();
+    let error = match Code::from_number(head.code) {
+        Some(code) => RpcError::new(code, text),
+        None => RpcError::new(
+            Code::Internal,
+            format!("unknown code {}: {text}", head.code),
+        ),
+    };
+    error.with_may_have_executed(!head.refused)
+}

@@ -1,0 +1,342 @@
+//! [`Book`]: the calls of one connection whose end somebody waits for.
+//!
+//! Most calls are never asked about, so a call is entered when its handler asks whether it is
+//! cancelled, or when it streams; all others cost nothing here.
+//!
+//! ```text
+//!  CANCEL ──────────────┐                        ┌──► callbacks, on the loop's thread, without a lock
+//!  deadline ────────────┼──► the call's entry ───┤
+//!  connection's end ────┘                        └──► the stream is closed, its senders wake
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::call::{Call, Entering};
+use crate::error::{Code, RpcError};
+use crate::stream::Flow;
+
+/// What a handler wants done when something happens.
+pub(crate) type Callback = Box<dyn FnOnce() + Send>;
+
+/// Runs callbacks. A panic in one is logged and costs the others nothing.
+pub(crate) fn run_all(callbacks: impl IntoIterator<Item = Callback>) {
+    for callback in callbacks {
+        if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+            tracing::error!("a callback of a call panicked");
+        }
+    }
+}
+
+/// What a handler learns that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Wanted,
+    Canceled,
+    /// Too late to ask.
+    Answered,
+}
+
+#[derive(Default)]
+pub(super) struct Book {
+    pages: Mutex<Pages>,
+    /// How many ids `Pages::early` has, so that most calls need not look; not 0 once it is closed.
+    early: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Pages {
+    /// By request id. Bounded by the calls in flight.
+    calls: BTreeMap<u64, Entry>,
+    /// Of entries that are not cancelled.
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Ids that were cancelled and are not entered: of calls that were not asked about yet, or that
+    /// were answered already. Bounded, see [`Book::cancel`]; the smallest, which is usually the
+    /// oldest, goes first.
+    early: BTreeSet<u64>,
+    /// The connection is gone.
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    canceled: bool,
+    deadline: Option<Instant>,
+    callbacks: Vec<Callback>,
+    flow: Option<Arc<Flow>>,
+}
+
+/// What follows from a cancellation once no lock is held.
+#[derive(Default)]
+#[must_use]
+pub(super) struct Consequences {
+    callbacks: Vec<Callback>,
+    flows: Vec<Arc<Flow>>,
+}
+
+impl Consequences {
+    fn add(&mut self, entry: &mut Entry) {
+        entry.canceled = true;
+        self.callbacks.append(&mut entry.callbacks);
+        self.flows.extend(entry.flow.clone());
+    }
+
+    /// Closes streams for a reason and runs callbacks.
+    pub(super) fn follow(self, code: Code, text: &'static str) {
+        for flow in self.flows {
+            flow.close(RpcError::new(code, text).with_may_have_executed(true));
+        }
+        run_all(self.callbacks);
+    }
+}
+
+impl Pages {
+    /// Finds or makes a call's entry.
+    fn enter(&mut self, call: &Call, early: &AtomicUsize) -> Result<&mut Entry, Asked> {
+        if self.closed {
+            return Err(Asked::Canceled);
+        }
+        let id = call.request_id;
+        match call.enter_book() {
+            Entering::Answered => return Err(Asked::Answered),
+            Entering::Again => {}
+            Entering::First => {
+                let canceled = self.early.remove(&id);
+                early.store(self.early.len(), Ordering::Relaxed);
+                let entry = self.calls.entry(id).or_default();
+                entry.canceled |= canceled;
+            }
+        }
+        // An id that is used twice at a time shares one entry; that is its caller's trouble.
+        Ok(self.calls.entry(id).or_default())
+    }
+
+    /// Notes a deadline; `true`: it is earlier than all others.
+    fn watch(&mut self, id: u64, deadline: Instant) -> bool {
+        let Some(entry) = self.calls.get_mut(&id) else {
+            return false;
+        };
+        if entry.deadline.is_some() || entry.canceled {
+            return false;
+        }
+        entry.deadline = Some(deadline);
+        let earliest = self.deadlines.first().is_none_or(|&(at, _)| deadline < at);
+        self.deadlines.insert((deadline, id));
+        earliest
+    }
+
+    fn unwatch(&mut self, id: u64, entry: &Entry) {
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+    }
+}
+
+impl Book {
+    /// Whether a call is cancelled. It is watched from now on.
+    pub(super) fn ask(&self, call: &Call) -> Asked {
+        let mut pages = self.pages.lock();
+        match pages.enter(call, &self.early) {
+            Ok(entry) if entry.canceled => Asked::Canceled,
+            Ok(_) => Asked::Wanted,
+            Err(asked) => asked,
+        }
+    }
+
+    /// Leaves a callback. What comes back is to be run at once (with [`Asked::Canceled`]) or dropped;
+    /// otherwise the flag tells whether the connection must set its alarm earlier.
+    pub(super) fn on_cancel(
+        &self,
+        call: &Call,
+        callback: Callback,
+    ) -> Result<bool, (Asked, Callback)> {
+        let mut pages = self.pages.lock();
+        match pages.enter(call, &self.early) {
+            Ok(entry) if entry.canceled => return Err((Asked::Canceled, callback)),
+            Ok(entry) => entry.callbacks.push(callback),
+            Err(asked) => return Err((asked, callback)),
+        }
+        let deadline = call.deadline;
+        Ok(deadline.is_some_and(|deadline| pages.watch(call.request_id, deadline)))
+    }
+
+    /// Enters a call that streams; `false`: its id is in use.
+    pub(super) fn enter_stream(&self, call: &Call, flow: &Arc<Flow>) -> bool {
+        let mut pages = self.pages.lock();
+        if pages.calls.contains_key(&call.request_id) {
+            return false;
+        }
+        if let Ok(entry) = pages.enter(call, &self.early) {
+            entry.flow = Some(Arc::clone(flow));
+        }
+        if let Some(deadline) = call.deadline {
+            pages.watch(call.request_id, deadline);
+        }
+        true
+    }
+
+    /// Whether a call that nobody has asked about was cancelled.
+    pub(super) fn was_canceled(&self, id: u64) -> bool {
+        self.early.load(Ordering::Relaxed) > 0 && {
+            let pages = self.pages.lock();
+            pages.closed || pages.early.contains(&id)
+        }
+    }
+
+    /// The call is answered.
+    pub(super) fn leave(&self, id: u64) {
+        let entry = {
+            let mut pages = self.pages.lock();
+            let entry = pages.calls.remove(&id);
+            if let Some(entry) = &entry {
+                pages.unwatch(id, entry);
+            }
+            entry
+        };
+        // Callbacks that were not run are dropped here, with no lock held.
+        drop(entry);
+    }
+
+    /// The stream of a call.
+    pub(super) fn flow(&self, id: u64) -> Option<Arc<Flow>> {
+        self.pages.lock().calls.get(&id)?.flow.clone()
+    }
+
+    /// All streams.
+    pub(super) fn flows(&self) -> Vec<Arc<Flow>> {
+        let pages = self.pages.lock();
+        let entries = pages.calls.values();
+        entries.filter_map(|entry| entry.flow.clone()).collect()
+    }
+
+    // ---- for the connection, on its loop's thread
+
+    /// The caller gave a call up. Ids without an entry are remembered, `early_max` of them.
+    pub(super) fn cancel(&self, id: u64, early_max: usize) {
+        let mut consequences = Consequences::default();
+        {
+            let mut guard = self.pages.lock();
+            let pages = &mut *guard;
+            if let Some(entry) = pages.calls.get_mut(&id) {
+                consequences.add(entry);
+            } else {
+                pages.early.insert(id);
+                if pages.early.len() > early_max {
+                    pages.early.pop_first();
+                }
+                self.early.store(pages.early.len(), Ordering::Relaxed);
+            }
+        }
+        consequences.follow(Code::Cancelled, "the caller gave the call up");
+    }
+
+    /// A call with this id begins: what was said of an earlier one with it does not concern it.
+    pub(super) fn forget_early(&self, id: u64) {
+        if self.early.load(Ordering::Relaxed) > 0 {
+            let mut pages = self.pages.lock();
+            pages.early.remove(&id);
+            self.early.store(pages.early.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// No call runs, so whatever was cancelled is answered.
+    pub(super) fn forget_all_early(&self) {
+        if self.early.load(Ordering::Relaxed) > 0 {
+            self.pages.lock().early.clear();
+            self.early.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// When the first deadline passes.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.pages.lock().deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Cancels the calls whose deadline has passed.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut consequences = Consequences::default();
+        {
+            let mut guard = self.pages.lock();
+            let pages = &mut *guard;
+            while let Some(&(at, id)) = pages.deadlines.first()
+                && at <= now
+            {
+                pages.deadlines.pop_first();
+                if let Some(entry) = pages.calls.get_mut(&id) {
+                    entry.deadline = None;
+                    consequences.add(entry);
+                }
+            }
+        }
+        consequences.follow(Code::DeadlineExceeded, "the deadline passed");
+    }
+
+    /// The connection is gone, and with it all who wait.
+    pub(super) fn close(&self) {
+        let mut consequences = Consequences::default();
+        {
+            let mut guard = self.pages.lock();
+            let pages = &mut *guard;
+            pages.closed = true;
+            self.early.store(1, Ordering::Relaxed);
+            pages.early.clear();
+            pages.deadlines.clear();
+            for entry in pages.calls.values_mut() {
+                consequences.add(entry);
+            }
+            pages.calls.clear();
+        }
+        consequences.follow(Code::Unavailable, "the caller's connection is gone");
+    }
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pages = self.pages.lock();
+        f.debug_struct("Book")
+            .field("calls", &pages.calls.len())
+            .field("early", &pages.early)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_ids_that_nobody_asks_about_are_remembered_up_to_a_bound() {
+        let book = Book::default();
+        for id in 1..10_000 {
+            book.cancel(id, 4);
+        }
+        assert_eq!(book.pages.lock().early.len(), 4);
+        assert!(book.was_canceled(9_999) && !book.was_canceled(1));
+        book.forget_early(9_999);
+        assert!(!book.was_canceled(9_999));
+        book.forget_all_early();
+        assert!(!book.was_canceled(9_998));
+        book.close();
+        assert!(book.was_canceled(1), "nobody waits on a closed connection");
+    }
+
+    #[test]
+    fn calls_leave_no_deadlines_and_entries_behind() {
+        let book = Book::default();
+        let context = crate::RpcContext::local("S", "M");
+        let deadline = Instant::now() + std::time::Duration::from_mins(1);
+        let context = context.with_deadline(Some(deadline));
+        let call = &*context.call;
+        assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(true)));
+        assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(false)));
+        assert_eq!(book.next_deadline(), Some(deadline));
+        book.leave(call.request_id);
+        assert_eq!(book.next_deadline(), None);
+        assert!(book.pages.lock().calls.is_empty());
+    }
+}

@@ -1,0 +1,271 @@
+//! What arrived frames mean: calls to begin, and words about calls that are under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Connection, ConnectionError, Dialect};
+use crate::error::{Code, RpcError};
+use crate::metadata::Metadata;
+use crate::reactor::Turn;
+use crate::reply::ReplySlot;
+use crate::server::call::{Call, enter_interceptors};
+use crate::server::handler::run_handler;
+use crate::server::outbox::{Answer, MethodIndex};
+use crate::server::registry::{Lookup, ServerShared, Target};
+use crate::server::worker_pool::Job;
+use crate::service::RpcContext;
+use crate::stream::Flow;
+use crate::trace::TraceContext;
+use crate::wire::{Peeked, ReplyKind, RequestKind, peek_request};
+
+/// The header of a call, without its names.
+struct Incoming {
+    request_id: u64,
+    deadline: Option<Instant>,
+    credit: u32,
+    metadata: Metadata,
+    trace: Option<TraceContext>,
+}
+
+impl Connection {
+    /// Begins the calls of all whole frames that have arrived, and heeds the others.
+    pub(super) fn dispatch_arrived(&mut self, turn: &mut Turn<'_>) -> Result<(), ConnectionError> {
+        let server = Arc::clone(&self.server);
+        let outcome = self.dispatch_frames(&server, turn);
+        self.count_calls();
+        outcome
+    }
+
+    fn dispatch_frames(
+        &mut self,
+        server: &Arc<ServerShared>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ConnectionError> {
+        let mut another = false;
+        loop {
+            self.frame_bytes = 0;
+            let unread = self.input.unread();
+            if unread.is_empty() {
+                self.timeouts.no_frame();
+                return Ok(());
+            }
+            if self.must_pause() {
+                self.paused = true;
+                return Ok(());
+            }
+            let frame = match peek_request(self.input.unread(), &server.options.limits)? {
+                Peeked::Incomplete { frame_bytes } => {
+                    self.frame_bytes = frame_bytes;
+                    let begun = self.input.unread().len();
+                    if self.timeouts.frame_begun(another, self.arrived, begun) {
+                        self.set_alarm(turn);
+                    }
+                    return Ok(());
+                }
+                Peeked::Complete(frame) => frame,
+            };
+            another = true;
+            let head = frame.head;
+            if head.kind == RequestKind::Unknown {
+                let frame_bytes = frame.body_start + frame.body_size;
+                self.input.discard(frame_bytes);
+                continue;
+            }
+            let request_id = head.request_id;
+            if head.kind != RequestKind::Call {
+                let (kind, credit) = (head.kind, head.credit);
+                self.input.discard(frame.body_start + frame.body_size);
+                self.settle_dialect(request_id, turn)?;
+                self.heed(kind, request_id, credit)?;
+                continue;
+            }
+            let timeout = Duration::from_millis(head.timeout_ms.into());
+            let request = Incoming {
+                request_id,
+                deadline: (head.timeout_ms > 0).then(|| self.arrived + timeout),
+                credit: head.credit,
+                metadata: head.metadata.into_owned(),
+                trace: TraceContext::parse(&head.traceparent),
+            };
+            let found = server.lookup(&head.service_name, &head.method_name);
+            let args = self.input.take(frame.body_start, frame.body_size);
+            self.settle_dialect(request_id, turn)?;
+            match found {
+                Lookup::Found(target) => {
+                    // Its deadline is in the book from the beginning, whether anybody asks or not.
+                    let watched = target.streaming && request.deadline.is_some();
+                    self.dispatch_call(&target, request, args);
+                    if watched {
+                        self.set_alarm(turn);
+                    }
+                }
+                Lookup::Unknown(text) => {
+                    tracing::debug!(peer = %self.peer, reason = %text, "call refused");
+                    let error = RpcError::new(Code::Unimplemented, text);
+                    self.refuse_call(MethodIndex::UNKNOWN, request_id, error);
+                }
+            }
+        }
+    }
+
+    /// The first request decides how the caller speaks.
+    fn settle_dialect(
+        &mut self,
+        request_id: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ConnectionError> {
+        let dialect = if request_id == 0 {
+            Dialect::Legacy
+        } else {
+            Dialect::Framed
+        };
+        if self.dialect == Dialect::Unknown {
+            self.dialect = dialect;
+            self.set_alarm(turn);
+        }
+        if self.dialect == dialect {
+            Ok(())
+        } else {
+            Err(ConnectionError::MixedDialects)
+        }
+    }
+
+    /// A frame that begins no call.
+    fn heed(&mut self, kind: RequestKind, id: u64, credit: u32) -> Result<(), ConnectionError> {
+        if id == 0 {
+            return Err(ConnectionError::NoRequestId);
+        }
+        match kind {
+            RequestKind::Cancel if self.in_flight > 0 => {
+                let max_in_flight = self.server.options.limits.max_in_flight;
+                self.path.book.cancel(id, max_in_flight);
+            }
+            RequestKind::Credit => {
+                if let Some(flow) = self.path.book.flow(id) {
+                    flow.add_credit(credit);
+                }
+            }
+            RequestKind::Ping => self.path.send_control(ReplyKind::Pong, id),
+            RequestKind::Goodbye => self.goodbye = true,
+            // A pong was a sign of life when it arrived; a cancelled call is answered already.
+            RequestKind::Pong | RequestKind::Cancel | RequestKind::Call | RequestKind::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn dispatch_call(&mut self, target: &Target<'_>, request: Incoming, args: Bytes) {
+        let Incoming {
+            request_id,
+            deadline,
+            ..
+        } = request;
+        self.path.book.forget_early(request_id);
+        if let Err(error) = self.check_limits() {
+            tracing::debug!(peer = %self.peer, reason = error.text(), "call refused");
+            return self.refuse_call(target.method_index, request_id, error);
+        }
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            let text = "the deadline passed before the call was begun";
+            let error = RpcError::new(Code::DeadlineExceeded, text);
+            return self.refuse_call(target.method_index, request_id, error);
+        }
+        if target.streaming && request_id == 0 {
+            let text = "a legacy caller cannot be answered with a stream";
+            let error = RpcError::new(Code::Unimplemented, text);
+            return self.refuse_call(target.method_index, request_id, error);
+        }
+        let flow = target
+            .streaming
+            .then(|| Arc::new(Flow::new(request.credit)));
+        let mut context = RpcContext {
+            call: Arc::new(Call {
+                path: Some(Arc::clone(&self.path)),
+                peer: self.peer,
+                request_id,
+                service: target.service,
+                method: target.method,
+                method_index: target.method_index,
+                arrived: self.arrived,
+                deadline,
+                request_bytes: args.len(),
+                metadata: request.metadata,
+                trace: request.trace,
+                flow: flow.clone(),
+                original: None,
+                state: AtomicU8::new(0),
+                entered: AtomicUsize::new(0),
+                reply_metadata: Mutex::default(),
+            }),
+        };
+        if let Some(flow) = &flow
+            && !self.path.book.enter_stream(&context.call, flow)
+        {
+            let text = format!("request_id {request_id} is in use by a call under way");
+            let error = RpcError::new(Code::InvalidArgument, text);
+            return self.refuse_call(target.method_index, request_id, error);
+        }
+        self.in_flight += 1;
+        let interceptors = &self.server.options.interceptors;
+        if !interceptors.is_empty()
+            && let Err(error) = enter_interceptors(&mut context, interceptors)
+        {
+            return ReplySlot::to_connection(context.call).refuse(error);
+        }
+        let reply = ReplySlot::to_connection(Arc::clone(&context.call));
+        match target.workers {
+            None => run_handler(&**target.handler, target.index, context, args, reply),
+            Some(workers) => workers.submit(Job {
+                method: target.index,
+                context,
+                args,
+                reply,
+            }),
+        }
+    }
+
+    /// Whether another call may be begun.
+    fn check_limits(&mut self) -> Result<(), RpcError> {
+        let (max_in_flight, max_calls) = {
+            let limits = &self.server.options.limits;
+            (limits.max_in_flight, limits.max_calls)
+        };
+        let over = |connection: &Connection| {
+            let elsewhere = connection.server.calls().saturating_sub(connection.counted);
+            (
+                connection.in_flight >= max_in_flight,
+                elsewhere + connection.in_flight >= max_calls,
+            )
+        };
+        if over(self) == (false, false) {
+            return Ok(());
+        }
+        // Calls whose answers have gathered are under way no more.
+        self.collect_replies();
+        let text = match over(self) {
+            (false, false) => return Ok(()),
+            (true, _) => format!(
+                "the connection has {max_in_flight} calls under way (Limits::max_in_flight)"
+            ),
+            (false, true) => {
+                format!("the server has {max_calls} calls under way (Limits::max_calls)")
+            }
+        };
+        Err(RpcError::new(Code::ResourceExhausted, text))
+    }
+
+    /// Answers a call that no handler and no interceptor has seen.
+    fn refuse_call(&mut self, method: MethodIndex, request_id: u64, error: RpcError) {
+        self.in_flight += 1;
+        let answer = Answer {
+            request_id,
+            method,
+            arrived: self.arrived,
+            metadata: Metadata::new(),
+        };
+        self.path.fail(&answer, error.with_may_have_executed(false));
+    }
+}

@@ -1,0 +1,227 @@
+//! How a connection ends: by its peer, by a drain, or by a rule that the peer broke.
+//!
+//! ```text
+//!                       framed: GOAWAY ──► Draining ── GOODBYE, or quiet ──┐
+//!  Open ── drain ──┤                        (serves on)                    ├──► Lingering ──► closed
+//!    │                  others ──────────► Finishing ── calls answered ────┘        ▲
+//!    │                                      (reads no more)                         │
+//!    └── a rule was broken ─────────────────────────────────────────────────────────┘
+//! ```
+
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use super::timeouts::FIRST_PING;
+use super::{Connection, ConnectionError, Dialect};
+use crate::reactor::{Next, Turn};
+use crate::server::outbox::Outbox;
+use crate::wire::{InputBuffer, ReplyKind};
+
+/// How long a connection that was told to close waits for its peer to do so, so that unread
+/// requests do not reset it under the replies that are still travelling.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// The silence after which a draining connection without calls is closed although its peer has not
+/// said goodbye: it may not know how to.
+pub(super) const QUIET: Duration = Duration::from_millis(500);
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// The peer was asked to begin new calls elsewhere, and is served until then.
+    Draining {
+        until: Instant,
+        /// Nothing has happened since.
+        quiet_since: Instant,
+    },
+    /// Reads no more, finishes running calls until then.
+    Finishing {
+        until: Instant,
+    },
+    /// Everything is sent; waits for the peer to close until then.
+    Lingering {
+        until: Instant,
+    },
+}
+
+impl Phase {
+    /// Whether requests are still looked at.
+    pub(super) fn reads_requests(self) -> bool {
+        matches!(self, Phase::Open | Phase::Draining { .. })
+    }
+}
+
+impl Connection {
+    /// Whether every call is answered and every frame sent.
+    fn is_finished(&self) -> bool {
+        let nothing_gathered = || {
+            let gathered = |outbox: &mut Outbox| !outbox.replies.framed.is_empty();
+            !self.path.with_outbox(gathered)
+        };
+        self.in_flight == 0
+            && self.output.is_empty()
+            && self.legacy_failure.is_none()
+            && nothing_gathered()
+    }
+
+    /// A peer that begins no more calls gets its replies and is then closed.
+    pub(super) fn close_if_finished(&mut self, turn: &mut Turn<'_>) -> Next {
+        if !self.is_finished() {
+            return Next::Keep;
+        }
+        match self.phase {
+            _ if self.read_closed && !self.readable && !self.paused => return Next::Close,
+            Phase::Open | Phase::Draining { .. } if self.goodbye => {
+                self.linger(Instant::now() + LINGER, turn);
+            }
+            Phase::Finishing { until } => self.linger(until, turn),
+            Phase::Open | Phase::Draining { .. } | Phase::Lingering { .. } => {}
+        }
+        Next::Keep
+    }
+
+    /// The provider shuts down, or the connection has been idle for too long.
+    pub(super) fn drain(&mut self, until: Instant, turn: &mut Turn<'_>) -> Next {
+        match &mut self.phase {
+            Phase::Open if self.dialect == Dialect::Framed => {
+                let quiet_since = Instant::now();
+                self.phase = Phase::Draining { until, quiet_since };
+                self.path.send_control(ReplyKind::Goaway, 0);
+            }
+            // A legacy caller would take the words for a reply, and so might one that has not
+            // spoken yet.
+            Phase::Open => {
+                self.phase = Phase::Finishing { until };
+                self.paused = false;
+                turn.again();
+            }
+            Phase::Draining { until: before, .. } => *before = until.min(*before),
+            Phase::Finishing { .. } | Phase::Lingering { .. } => {}
+        }
+        self.set_alarm(turn);
+        self.close_if_finished(turn)
+    }
+
+    /// The last call was answered.
+    pub(super) fn note_idle(&mut self) {
+        if let Phase::Draining { quiet_since, .. } = &mut self.phase {
+            *quiet_since = Instant::now();
+        }
+        if self.server.options.idle_timeout.is_some() {
+            self.timeouts.idle(Instant::now());
+            self.alarm_is_late = true;
+        }
+    }
+
+    /// The peer sends no more. It may still read its replies, or be gone altogether: a frame that
+    /// it need not answer finds out, and then its calls are cancelled.
+    pub(super) fn note_read_closed(&mut self) {
+        if self.dialect == Dialect::Framed && self.in_flight > 0 {
+            self.path.send_control(ReplyKind::Ping, FIRST_PING);
+        }
+    }
+
+    /// A phase may end by the clock.
+    pub(super) fn ring_phase(&mut self, now: Instant, turn: &mut Turn<'_>) -> Next {
+        match self.phase {
+            Phase::Draining { until, .. } | Phase::Finishing { until } if until <= now => {
+                if !self.is_finished() {
+                    let (peer, in_flight) = (self.peer, self.in_flight);
+                    tracing::warn!(%peer, in_flight, "connection closed before its calls were finished");
+                    self.server.note_cut_off();
+                }
+                Next::Close
+            }
+            Phase::Lingering { until } if until <= now => Next::Close,
+            Phase::Draining { quiet_since, .. }
+                if self.is_finished() && quiet_since.max(self.arrived) + QUIET <= now =>
+            {
+                self.linger(now + LINGER, turn);
+                Next::Keep
+            }
+            Phase::Open
+            | Phase::Draining { .. }
+            | Phase::Finishing { .. }
+            | Phase::Lingering { .. } => Next::Keep,
+        }
+    }
+
+    /// When the phase may end by the clock.
+    pub(super) fn phase_ends(&self, now: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::Open => None,
+            Phase::Draining { until, quiet_since } => {
+                // While calls run or bytes arrive it is looked at again and again.
+                let quiet_at = quiet_since.max(self.arrived) + QUIET;
+                let look_at = if quiet_at > now {
+                    quiet_at
+                } else {
+                    now + QUIET
+                };
+                Some(until.min(look_at))
+            }
+            Phase::Finishing { until } | Phase::Lingering { until } => Some(until),
+        }
+    }
+
+    /// Sends no more, and gives the peer a moment to take what was sent: closing a socket that
+    /// holds unread bytes resets the connection, and the peer could lose our last replies.
+    fn linger(&mut self, until: Instant, turn: &mut Turn<'_>) {
+        // It fails if the peer has gone, which the next read tells.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let until = until.min(Instant::now() + LINGER);
+        self.phase = Phase::Lingering { until };
+        self.input = InputBuffer::default();
+        turn.alarm_by(until);
+        self.readable = true;
+        self.paused = false;
+        turn.again();
+    }
+
+    /// Throws away what still arrives, until the peer closes.
+    pub(super) fn discard(&mut self, turn: &mut Turn<'_>) -> Next {
+        let lingering = matches!(self.phase, Phase::Lingering { .. });
+        if !self.readable {
+            return if lingering && self.read_closed {
+                Next::Close
+            } else {
+                Next::Keep
+            };
+        }
+        match self.stream.read(turn.scratch) {
+            Ok(0) => {
+                self.readable = false;
+                self.read_closed = true;
+                if lingering { Next::Close } else { Next::Keep }
+            }
+            Ok(_) => {
+                turn.again();
+                Next::Keep
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Next::Keep
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                turn.again();
+                Next::Keep
+            }
+            Err(_) => Next::Close,
+        }
+    }
+
+    /// Ends the connection for a reason that the operator should know. Replies that are ready
+    /// leave, as far as the socket takes them.
+    pub(super) fn refuse(&mut self, error: &ConnectionError, turn: &mut Turn<'_>) -> Next {
+        tracing::warn!(peer = %self.peer, reason = %error, "connection closed");
+        self.collect_replies();
+        if self.output.write_to(&mut self.stream).is_err() {
+            return Next::Close;
+        }
+        self.output.clear();
+        self.linger(Instant::now() + LINGER, turn);
+        Next::Keep
+    }
+}

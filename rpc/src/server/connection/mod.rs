@@ -1,0 +1,370 @@
+//! One connection of a server: requests in, calls begun, replies out.
+//!
+//! ```text
+//!            ┌──────────── paused: too many unsent bytes ◄──────────────────────────┐
+//!            ▼                                                                      │
+//!  socket ─► input ─► dispatch ─► Service::call ─► outbox ─► collect ─► output ─► write ─► socket
+//! ```
+//!
+//! Being paused means not reading: TCP then holds the caller back. This file moves bytes;
+//! [`dispatch`] knows what frames mean, [`ending`] how connections end, [`timeouts`] when.
+
+mod dispatch;
+mod ending;
+mod timeouts;
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Interest;
+use mio::net::TcpStream;
+
+use self::ending::Phase;
+use self::timeouts::Timeouts;
+use super::registry::{Arrival, Membership, ServerShared};
+use super::reply_path::ReplyPath;
+use crate::error::RpcError;
+use crate::reactor::{LoopHandle, Next, Ready, Source, Turn};
+use crate::wire::{FrameError, InputBuffer, OutputQueue};
+
+/// Bytes read from one connection in one turn; then the others have theirs.
+const READ_BYTES_PER_TURN: usize = 256 << 10;
+
+/// How the caller speaks; its first request decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    Unknown,
+    Framed,
+    Legacy,
+}
+
+/// Why a connection ends that its peer did not end.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("requests with and without a request_id on one connection")]
+    MixedDialects,
+    #[error("a frame that begins no call has no request_id")]
+    NoRequestId,
+    #[error("a bare reply cannot say: {0}")]
+    LegacyFailure(RpcError),
+    #[error("its request comes too slowly (ProviderOptions::frame_timeout)")]
+    SlowSender,
+    #[error("no request came (ProviderOptions::first_request_timeout)")]
+    NoRequest,
+    #[error("the peer does not answer (ProviderOptions::keepalive)")]
+    NoPong,
+}
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    server: Arc<ServerShared>,
+    path: Arc<ReplyPath>,
+    input: InputBuffer,
+    /// Size of the frame at the front of the input; 0 if unknown.
+    frame_bytes: usize,
+    /// When the latest bytes arrived; deadlines count from here.
+    arrived: Instant,
+    /// The clock when it was looked at last: when bytes arrived, or when a pause ended.
+    now: Instant,
+    /// What leaves next. Replies come here from the outbox.
+    output: OutputQueue,
+    dialect: Dialect,
+    /// What a legacy caller's reply could not say: ends the connection once what came before is sent.
+    legacy_failure: Option<RpcError>,
+    /// Calls begun and not answered; an answer that waits for its turn is none yet.
+    in_flight: usize,
+    /// How many of them the server knows of.
+    counted: usize,
+    /// The socket may have more to read.
+    readable: bool,
+    /// The peer sends no more.
+    read_closed: bool,
+    /// The peer begins no more calls.
+    goodbye: bool,
+    /// Not reading, until there is room again.
+    paused: bool,
+    /// The socket did not take all that there was.
+    blocked: bool,
+    phase: Phase,
+    timeouts: Timeouts,
+    /// Something may be due before the alarm rings.
+    alarm_is_late: bool,
+    /// Dropped last, when the socket is closed.
+    _membership: Membership,
+}
+
+impl Connection {
+    /// Registers a socket with the loop; `None` if it is broken or the server is shutting down.
+    pub(super) fn open(
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        (server, arrival): (&Arc<ServerShared>, Arrival),
+        handle: &Arc<LoopHandle>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Connection> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = turn.registry.register(&mut stream, turn.token(), interest) {
+            tracing::warn!(%peer, %error, "a connection cannot be watched and is closed");
+            return None;
+        }
+        let options = &server.options;
+        let path = Arc::new(ReplyPath::new(
+            Arc::clone(handle),
+            turn.id,
+            &options.limits,
+            Arc::clone(&options.interceptors),
+        ));
+        let Some(membership) = arrival.arrive(&path) else {
+            path.close();
+            return None;
+        };
+        tracing::debug!(%peer, "connection accepted");
+        let now = Instant::now();
+        let mut connection = Connection {
+            stream,
+            peer,
+            server: Arc::clone(server),
+            path,
+            input: InputBuffer::default(),
+            frame_bytes: 0,
+            arrived: now,
+            now,
+            output: OutputQueue::default(),
+            dialect: Dialect::Unknown,
+            legacy_failure: None,
+            in_flight: 0,
+            counted: 0,
+            readable: false,
+            read_closed: false,
+            goodbye: false,
+            paused: false,
+            blocked: false,
+            phase: Phase::Open,
+            timeouts: Timeouts::new(now),
+            alarm_is_late: false,
+            _membership: membership,
+        };
+        connection.set_alarm(turn);
+        Some(connection)
+    }
+
+    /// Reads and dispatches until nothing is left, the connection is paused, or its share of the
+    /// turn is used up.
+    fn pump(&mut self, turn: &mut Turn<'_>) -> Next {
+        if !self.phase.reads_requests() {
+            return self.discard(turn);
+        }
+        let mut budget = READ_BYTES_PER_TURN;
+        loop {
+            if let Err(error) = self.dispatch_arrived(turn) {
+                return self.refuse(&error, turn);
+            }
+            if self.paused {
+                // What was read already is looked at when there is room again.
+                return Next::Keep;
+            }
+            if !self.readable {
+                self.input.compact();
+                return self.close_if_finished(turn);
+            }
+            if budget == 0 {
+                turn.again();
+                return Next::Keep;
+            }
+            match self
+                .input
+                .read_from(&mut self.stream, turn.scratch, self.frame_bytes)
+            {
+                Ok(read) if read.bytes == 0 => {
+                    self.readable = false;
+                    self.read_closed = true;
+                    self.note_read_closed();
+                }
+                Ok(read) => {
+                    budget = budget.saturating_sub(read.bytes);
+                    self.now = Instant::now();
+                    self.arrived = self.now;
+                    self.timeouts.heard(self.now);
+                    // A socket that held less than asked for reports again when more arrives.
+                    // The end of the stream may have been reported together with its last bytes.
+                    self.readable = !read.drained || self.read_closed;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "connection lost");
+                    return Next::Close;
+                }
+            }
+        }
+    }
+
+    /// Whether reading must wait, after an attempt to send what can be sent.
+    fn must_pause(&mut self) -> bool {
+        let limit = self.server.options.limits.max_unsent_bytes;
+        let gathered = self
+            .path
+            .with_outbox(|outbox| outbox.replies.framed.unsent_bytes());
+        if self.output.unsent_bytes() + gathered <= limit && self.dialect != Dialect::Legacy {
+            return false;
+        }
+        self.collect_replies();
+        // A failure to write shows again when the turn is flushed.
+        let _ = self.write();
+        self.output.unsent_bytes() > limit || !self.may_take_request()
+    }
+
+    fn has_room_again(&self) -> bool {
+        self.output.unsent_bytes() <= self.server.options.limits.max_unsent_bytes / 2
+            && self.may_take_request()
+    }
+
+    /// A legacy caller's requests are begun one after the other: it tells replies apart by their
+    /// order alone, and expects each request to see what the one before it did.
+    fn may_take_request(&self) -> bool {
+        self.dialect != Dialect::Legacy || (self.in_flight == 0 && self.legacy_failure.is_none())
+    }
+
+    /// Moves what the outbox holds to the output. All calls that end pass here.
+    fn collect_replies(&mut self) {
+        let (output, failure) = (&mut self.output, &mut self.legacy_failure);
+        let (ended, item_bytes) = self.path.with_outbox(|outbox| {
+            let replies = &mut outbox.replies;
+            output.append(&mut replies.framed);
+            match replies.legacy.take() {
+                Some(Ok(body)) => output.push_segment(body),
+                Some(Err(error)) => *failure = Some(error),
+                None => {}
+            }
+            for run in replies.ended.drain(..) {
+                let (service_method, code) = (run.method, run.code.name());
+                tracing::trace!(?service_method, code, run.count, "calls answered");
+            }
+            (
+                std::mem::take(&mut replies.count),
+                std::mem::take(&mut replies.item_bytes),
+            )
+        });
+        self.path
+            .note_collected(self.output.unsent_bytes(), item_bytes);
+        if ended > 0 {
+            self.in_flight -= ended;
+            self.count_calls();
+            if self.in_flight == 0 {
+                self.path.book.forget_all_early();
+                self.note_idle();
+            }
+        }
+    }
+
+    /// Tells the server how many calls are under way here.
+    fn count_calls(&mut self) {
+        if self.in_flight > self.counted {
+            self.server.add_calls(self.in_flight - self.counted);
+        } else if self.in_flight < self.counted {
+            self.server.remove_calls(self.counted - self.in_flight);
+        }
+        self.counted = self.in_flight;
+    }
+
+    /// Writes what the socket takes.
+    fn write(&mut self) -> std::io::Result<()> {
+        let before = self.output.unsent_bytes();
+        self.output.write_to(&mut self.stream)?;
+        let after = self.output.unsent_bytes();
+        if self.blocked && after < before {
+            // The peer's system has taken something, which is a sign of life as well.
+            self.timeouts.heard(Instant::now());
+        }
+        self.blocked = after > 0;
+        Ok(())
+    }
+
+    /// Sends what can be sent, and goes on reading if that made room.
+    fn flush(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.collect_replies();
+        if matches!(self.phase, Phase::Lingering { .. }) {
+            self.output.clear();
+            return Next::Keep;
+        }
+        if let Err(error) = self.write() {
+            tracing::debug!(peer = %self.peer, %error, "connection lost with replies unsent");
+            return Next::Close;
+        }
+        if std::mem::take(&mut self.alarm_is_late) {
+            self.set_alarm(turn);
+        }
+        // Streams that go on now leave their items in the outbox, for the flush that they ask for.
+        self.path.note_unsent(self.output.unsent_bytes());
+        if let Some(error) = self.legacy_failure.take_if(|_| self.output.is_empty()) {
+            let error = ConnectionError::LegacyFailure(error);
+            return self.refuse(&error, turn);
+        }
+        if self.paused && self.has_room_again() {
+            self.paused = false;
+            self.now = Instant::now();
+            self.timeouts.resumed(self.now);
+            turn.again();
+        }
+        self.close_if_finished(turn)
+    }
+}
+
+impl Source for Connection {
+    fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
+        if ready.broken {
+            tracing::debug!(peer = %self.peer, "connection lost");
+            return Next::Close;
+        }
+        self.readable |= ready.readable;
+        self.read_closed |= ready.read_closed;
+        if ready.writable && !self.output.is_empty() && self.flush(turn) == Next::Close {
+            return Next::Close;
+        }
+        if self.paused {
+            Next::Keep
+        } else {
+            self.pump(turn)
+        }
+    }
+
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {
+        // The replies that this brings to the outbox ask for the flush themselves.
+        let orders = self.path.collect();
+        if orders.new_deadline
+            && let Some(at) = self.path.book.next_deadline()
+        {
+            turn.alarm_by(at);
+        }
+        match orders.drain_until {
+            Some(until) => self.drain(until, turn),
+            None => Next::Keep,
+        }
+    }
+
+    fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.ring(turn)
+    }
+
+    fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.path.with_outbox(|outbox| outbox.flush_asked = false);
+        self.flush(turn)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.in_flight = 0;
+        self.count_calls();
+        self.path.close();
+    }
+}

@@ -1,0 +1,375 @@
+//! What a connection's peer has to do in time: begin, go on with what it has begun, answer pings.
+//!
+//! [`Timeouts`] is told what happens and says what is due; it has no clock of its own. The
+//! connection has one alarm, set to the earliest of all that it waits for. What happens in between
+//! moves nothing: an alarm that rings too early finds nothing due, and is set again.
+
+use std::time::{Duration, Instant};
+
+use super::ending::Phase;
+use super::{Connection, ConnectionError, Dialect};
+use crate::reactor::{Next, Turn, WAIT_MAX};
+use crate::server::registry::ServeOptions;
+use crate::wire::ReplyKind;
+
+/// A frame may take its time if this many bytes of it come in a second.
+const FRAME_BYTES_PER_SECOND: u128 = 100;
+
+/// The numbers of our pings begin here, far from any that calls have.
+pub(super) const FIRST_PING: u64 = 1 << 63;
+
+/// How long a connection that is closed for being idle may take to say goodbye.
+const IDLE_DRAIN: Duration = Duration::from_secs(10);
+
+/// What has to happen next, and since when.
+#[derive(Debug)]
+pub(super) struct Timeouts {
+    opened: Instant,
+    /// The latest sign of life.
+    heard: Instant,
+    /// An unanswered ping.
+    asked: Option<Instant>,
+    next_ping: u64,
+    /// The frame at the front of the input: when it was looked at, and how many bytes of it there
+    /// were.
+    frame: Option<(Instant, usize)>,
+    idle_since: Instant,
+}
+
+/// What else counts when the clock is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    pub(super) dialect: Dialect,
+    /// The peer can be heard: it may send, and is read from.
+    pub(super) listening: bool,
+    pub(super) idle: bool,
+    /// Bytes of the frame at the front of the input.
+    pub(super) frame_bytes: usize,
+}
+
+/// What is due.
+#[derive(Debug)]
+pub(super) enum Due {
+    Nothing,
+    /// A ping with this number.
+    Ping(u64),
+    /// The connection has been idle for too long.
+    Idle,
+    Close(ConnectionError),
+}
+
+impl Timeouts {
+    pub(super) fn new(now: Instant) -> Timeouts {
+        Timeouts {
+            opened: now,
+            heard: now,
+            asked: None,
+            next_ping: FIRST_PING,
+            frame: None,
+            idle_since: now,
+        }
+    }
+
+    /// The peer gave a sign of life.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.asked = None;
+    }
+
+    /// The connection reads again. What did not come meanwhile is not the peer's fault.
+    pub(super) fn resumed(&mut self, now: Instant) {
+        self.heard(now);
+        self.idle_since = now;
+        if let Some((since, _)) = &mut self.frame {
+            *since = now;
+        }
+    }
+
+    /// The last call was answered.
+    pub(super) fn idle(&mut self, now: Instant) {
+        self.idle_since = now;
+    }
+
+    /// The input is empty.
+    pub(super) fn no_frame(&mut self) {
+        self.frame = None;
+    }
+
+    /// The input ends within a frame; `another`: not the one that it ended in before. `true`: that
+    /// is news.
+    pub(super) fn frame_begun(&mut self, another: bool, arrived: Instant, bytes: usize) -> bool {
+        let news = another || self.frame.is_none();
+        if news {
+            self.frame = Some((arrived, bytes));
+        }
+        news
+    }
+
+    /// Says what is due. Call it until nothing is.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        situation: Situation,
+        options: &ServeOptions,
+    ) -> Due {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if !situation.listening {
+            // Nothing can be heard, so silence means nothing.
+            self.resumed(now);
+            return Due::Nothing;
+        }
+        if situation.dialect == Dialect::Unknown
+            && passed(later(self.opened, options.first_request_timeout))
+        {
+            return Due::Close(ConnectionError::NoRequest);
+        }
+        if let Some((since, bytes)) = self.frame
+            && passed(later(since, Some(options.frame_timeout)))
+        {
+            let came = situation.frame_bytes.saturating_sub(bytes);
+            let expected = (now - since).as_millis() * FRAME_BYTES_PER_SECOND / 1000;
+            if (came as u128) < expected {
+                return Due::Close(ConnectionError::SlowSender);
+            }
+            self.frame = Some((now, situation.frame_bytes));
+        }
+        if situation.dialect != Dialect::Framed {
+            return Due::Nothing;
+        }
+        match self.asked {
+            Some(asked) if passed(options.keepalive.give_up_at(asked)) => {
+                return Due::Close(ConnectionError::NoPong);
+            }
+            None if passed(options.keepalive.ask_at(self.heard)) => {
+                self.asked = Some(now);
+                let ping = self.next_ping;
+                self.next_ping = ping.checked_add(1).unwrap_or(FIRST_PING);
+                return Due::Ping(ping);
+            }
+            Some(_) | None => {}
+        }
+        if situation.idle && passed(later(self.idle_since, options.idle_timeout)) {
+            self.idle_since = now;
+            return Due::Idle;
+        }
+        Due::Nothing
+    }
+
+    /// When something may be due next.
+    pub(super) fn next(&self, situation: Situation, options: &ServeOptions) -> Option<Instant> {
+        let framed = situation.dialect == Dialect::Framed;
+        let first_request = match situation.dialect {
+            Dialect::Unknown if situation.listening => {
+                later(self.opened, options.first_request_timeout)
+            }
+            _ => None,
+        };
+        let frame = self
+            .frame
+            .and_then(|(since, _)| later(since, Some(options.frame_timeout)));
+        let life = match self.asked {
+            _ if !framed => None,
+            Some(asked) => options.keepalive.give_up_at(asked),
+            None => options.keepalive.ask_at(self.heard),
+        };
+        let idle = match options.idle_timeout {
+            Some(timeout) if framed && situation.idle => later(self.idle_since, Some(timeout)),
+            _ => None,
+        };
+        let times = [first_request, frame, life, idle];
+        times.into_iter().flatten().min()
+    }
+}
+
+fn later(since: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    since.checked_add(timeout?)
+}
+
+impl Connection {
+    fn situation(&self) -> Situation {
+        Situation {
+            dialect: self.dialect,
+            listening: !self.paused && !self.read_closed,
+            idle: self.in_flight == 0,
+            frame_bytes: self.input.unread().len(),
+        }
+    }
+
+    /// Sets the alarm to the earliest of all that the connection waits for.
+    pub(super) fn set_alarm(&mut self, turn: &mut Turn<'_>) {
+        let times = [
+            self.phase_ends(self.now),
+            self.path.book.next_deadline(),
+            self.timeouts.next(self.situation(), &self.server.options),
+        ];
+        if let Some(at) = times.into_iter().flatten().min() {
+            turn.alarm_by(at.min(self.now + WAIT_MAX));
+        }
+    }
+
+    /// The alarm rings.
+    pub(super) fn ring(&mut self, turn: &mut Turn<'_>) -> Next {
+        let now = Instant::now();
+        self.now = now;
+        self.path.book.expire(now);
+        if self.ring_phase(now, turn) == Next::Close {
+            return Next::Close;
+        }
+        let situation = self.situation();
+        if self.phase.reads_requests() {
+            match self.timeouts.due(now, situation, &self.server.options) {
+                Due::Ping(number) => self.path.send_control(ReplyKind::Ping, number),
+                Due::Idle if self.phase == Phase::Open => {
+                    tracing::debug!(peer = %self.peer, "connection has been idle and is closed");
+                    if self.drain(now + IDLE_DRAIN, turn) == Next::Close {
+                        return Next::Close;
+                    }
+                }
+                Due::Nothing | Due::Idle => {}
+                Due::Close(error) => return self.refuse(&error, turn),
+            }
+        }
+        self.set_alarm(turn);
+        Next::Keep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keepalive::Keepalive;
+    use crate::wire::Limits;
+
+    const FRAMED: Situation = Situation {
+        dialect: Dialect::Framed,
+        listening: true,
+        idle: false,
+        frame_bytes: 0,
+    };
+
+    fn options() -> ServeOptions {
+        ServeOptions {
+            limits: Limits::default(),
+            interceptors: [].into(),
+            keepalive: Keepalive::default(),
+            idle_timeout: None,
+            first_request_timeout: None,
+            frame_timeout: Duration::from_secs(30),
+        }
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_quiet_framed_peer_is_asked_once_and_then_given_up() {
+        let (start, options) = (Instant::now(), options());
+        let mut timeouts = Timeouts::new(start);
+        let mut due = |at| timeouts.due(start + seconds(at), FRAMED, &options);
+        assert!(matches!(due(59), Due::Nothing));
+        assert!(matches!(due(60), Due::Ping(FIRST_PING)));
+        assert!(matches!(due(79), Due::Nothing));
+        assert!(matches!(due(80), Due::Close(ConnectionError::NoPong)));
+        timeouts.heard(start + seconds(80));
+        let mut due = |at| timeouts.due(start + seconds(at), FRAMED, &options);
+        assert!(matches!(due(139), Due::Nothing));
+        assert!(matches!(due(140), Due::Ping(number) if number == FIRST_PING + 1));
+    }
+
+    #[test]
+    fn nobody_is_asked_who_could_not_be_heard_or_would_not_understand() {
+        let (start, options) = (Instant::now(), options());
+        for situation in [
+            Situation {
+                listening: false,
+                ..FRAMED
+            },
+            Situation {
+                dialect: Dialect::Legacy,
+                ..FRAMED
+            },
+            Situation {
+                dialect: Dialect::Unknown,
+                ..FRAMED
+            },
+        ] {
+            let mut timeouts = Timeouts::new(start);
+            for at in (0..10_000).step_by(100) {
+                let due = timeouts.due(start + seconds(at), situation, &options);
+                assert!(matches!(due, Due::Nothing), "{due:?} in {situation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_may_take_long_if_it_comes_fast_enough() {
+        let (start, options) = (Instant::now(), options());
+        let mut timeouts = Timeouts::new(start);
+        assert!(timeouts.frame_begun(false, start, 10));
+        assert!(!timeouts.frame_begun(false, start, 20), "it is the same");
+        let mut due = |at, frame_bytes| {
+            let situation = Situation {
+                frame_bytes,
+                dialect: Dialect::Legacy,
+                ..FRAMED
+            };
+            timeouts.due(start + seconds(at), situation, &options)
+        };
+        assert!(matches!(due(29, 10), Due::Nothing));
+        assert!(matches!(due(30, 3_010), Due::Nothing));
+        assert!(matches!(due(59, 3_010), Due::Nothing));
+        assert!(matches!(
+            due(60, 6_009),
+            Due::Close(ConnectionError::SlowSender)
+        ));
+        timeouts.no_frame();
+        let due = timeouts.due(start + seconds(90), FRAMED, &options);
+        assert!(matches!(due, Due::Ping(_)));
+    }
+
+    /// An alarm that is set to the past would ring for ever.
+    #[test]
+    fn what_is_due_next_is_never_due_already() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..2_000 {
+            let some = |random: &mut fastrand::Rng| random.bool().then(|| seconds(7));
+            let options = ServeOptions {
+                idle_timeout: some(&mut random),
+                first_request_timeout: some(&mut random),
+                ..options()
+            };
+            let mut now = Instant::now();
+            let mut timeouts = Timeouts::new(now);
+            for _ in 0..30 {
+                now += seconds(random.u64(0..40));
+                match random.u8(0..5) {
+                    0 => timeouts.heard(now),
+                    1 => timeouts.idle(now),
+                    2 => drop(timeouts.frame_begun(random.bool(), now, 5)),
+                    3 => timeouts.no_frame(),
+                    _ => {}
+                }
+                let situation = Situation {
+                    dialect: *random
+                        .choice(&[Dialect::Unknown, Dialect::Framed, Dialect::Legacy])
+                        .expect("there are three"),
+                    listening: random.bool(),
+                    idle: random.bool(),
+                    frame_bytes: random.usize(0..10_000),
+                };
+                match timeouts.due(now, situation, &options) {
+                    Due::Nothing => {}
+                    // One thing at a time: the alarm rings again for the next.
+                    Due::Ping(_) | Due::Idle => continue,
+                    Due::Close(_) => break,
+                }
+                if let Some(next) = timeouts.next(situation, &options) {
+                    assert!(next > now, "{timeouts:?} in {situation:?}");
+                }
+            }
+        }
+    }
+}

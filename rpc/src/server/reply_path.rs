@@ -1,0 +1,305 @@
+//! [`ReplyPath`]: the way back to one connection, from whatever thread.
+//!
+//! ```text
+//!  on the loop's thread ──► Outbox (thread-local: no lock, no wake) ──┐
+//!                                                                     ├─► one write a turn
+//!  on another thread ──► Mailed (a short lock, one wake) ─────────────┘
+//! ```
+//!
+//! A reply is encoded where it is given, once, straight into the bytes that will be sent.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use prost::Message;
+
+use super::book::{Asked, Book, Callback};
+use super::call::Call;
+use super::outbox::{Answer, Outbox, OutboxId, Replies, message_head};
+use crate::error::{Code, RpcError};
+use crate::interceptor::ServerInterceptor;
+use crate::reactor::{LoopHandle, Post, SourceId};
+use crate::wire::{Limits, ReplyHead, ReplyKind, put_reply, reply_len};
+
+/// Replies from this size on are encoded before the connection's lock is taken.
+const LARGE_REPLY_BYTES: usize = 32 << 10;
+
+/// What a connection shares with the handlers of its calls, on whatever thread they are.
+pub(crate) struct ReplyPath {
+    handle: Arc<LoopHandle>,
+    /// The connection on that loop.
+    source: SourceId,
+    outbox: OutboxId,
+    max_body_bytes: u32,
+    max_unsent_bytes: usize,
+    pub(super) interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
+    pub(super) book: Book,
+    mailed: Mutex<Mailed>,
+    room: Room,
+}
+
+/// How much of what streams may send the peer has not taken yet.
+#[derive(Debug, Default)]
+struct Room {
+    /// Bytes at the socket, of whatever kind.
+    unsent: AtomicUsize,
+    /// Bytes of items that have not come to the socket yet.
+    queued: AtomicUsize,
+    /// A stream found no room, and wants to hear when there is again.
+    stalled: AtomicBool,
+}
+
+/// What other threads left for the connection.
+#[derive(Debug, Default)]
+struct Mailed {
+    replies: Replies,
+    orders: Orders,
+    /// The connection has been told to look and has not looked yet.
+    notified: bool,
+    /// The connection is gone; replies are dropped.
+    closed: bool,
+}
+
+/// What the connection is told besides replies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Orders {
+    /// The provider shuts down: finish by then.
+    pub(super) drain_until: Option<Instant>,
+    /// A call's deadline is earlier than all that the connection knows of.
+    pub(super) new_deadline: bool,
+}
+
+impl ReplyPath {
+    pub(super) fn new(
+        handle: Arc<LoopHandle>,
+        source: SourceId,
+        limits: &Limits,
+        interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
+    ) -> ReplyPath {
+        debug_assert!(handle.is_current(), "outboxes are the loop's thread's own");
+        let outbox = OutboxId::open(source);
+        ReplyPath {
+            handle,
+            source,
+            outbox,
+            max_body_bytes: limits.max_body_bytes,
+            max_unsent_bytes: limits.max_unsent_bytes,
+            interceptors,
+            book: Book::default(),
+            mailed: Mutex::default(),
+            room: Room::default(),
+        }
+    }
+
+    /// The size of a message as it travels.
+    ///
+    /// # Errors
+    /// It is over the limit.
+    pub(super) fn body_size(&self, len: usize) -> Result<u32, RpcError> {
+        let limit = self.max_body_bytes;
+        u32::try_from(len)
+            .ok()
+            .filter(|&size| size <= limit)
+            .ok_or_else(|| too_large(len, limit))
+    }
+
+    /// The largest message that travels, in bytes.
+    pub(crate) fn max_body_bytes(&self) -> u32 {
+        self.max_body_bytes
+    }
+
+    /// Answers a call with a message.
+    pub(super) fn reply(&self, answer: &Answer, body: &impl Message, body_size: u32) {
+        if self.handle.is_current() {
+            self.outbox
+                .add(|replies| replies.add_message(answer, body, body_size));
+        } else if body_size as usize >= LARGE_REPLY_BYTES && answer.request_id != 0 {
+            let frame = encoded(&message_head(answer, body_size), body);
+            self.mail(|mailed| mailed.replies.add_frame(answer, frame));
+        } else {
+            self.mail(|mailed| mailed.replies.add_message(answer, body, body_size));
+        }
+    }
+
+    /// Answers a call with a failure.
+    pub(super) fn fail(&self, answer: &Answer, error: RpcError) {
+        self.add(|replies| replies.add_error(answer, error));
+    }
+
+    /// Ends a stream, after the items that were sent on it.
+    pub(super) fn end_stream(&self, answer: &Answer) {
+        self.add(|replies| replies.add_end(answer));
+    }
+
+    /// Sends one item of a stream; [`reserve`](ReplyPath::reserve) was asked for its frame.
+    pub(crate) fn send_item(&self, head: &ReplyHead<'_>, item: &impl Message) {
+        let frame_bytes = reply_len(head);
+        if frame_bytes < LARGE_REPLY_BYTES || self.handle.is_current() {
+            self.add(|replies| replies.add_item(head, item, frame_bytes));
+        } else {
+            let frame = encoded(head, item);
+            self.mail(|mailed| mailed.replies.add_item_frame(frame));
+        }
+    }
+
+    /// Adds something that must not overtake what the same call sent before on another thread.
+    fn add(&self, add: impl FnOnce(&mut Replies)) {
+        if self.handle.is_current() {
+            let mut before = std::mem::take(&mut self.mailed.lock().replies);
+            self.outbox.add(|replies| {
+                replies.append(&mut before);
+                add(replies);
+            });
+        } else {
+            self.mail(|mailed| add(&mut mailed.replies));
+        }
+    }
+
+    /// Tells the connection to finish what it has begun and to close.
+    pub(super) fn drain(&self, until: Instant) {
+        self.mail(|mailed| mailed.orders.drain_until = Some(until));
+    }
+
+    fn mail(&self, leave: impl FnOnce(&mut Mailed)) {
+        let notify = {
+            let mut mailed = self.mailed.lock();
+            if mailed.closed {
+                return;
+            }
+            leave(&mut mailed);
+            !std::mem::replace(&mut mailed.notified, true)
+        };
+        if notify {
+            // A loop that has ended has no connections.
+            let _ = self.handle.post(Post::Notify(self.source));
+        }
+    }
+
+    // ---- cancellation, see `Book`
+
+    pub(super) fn is_canceled(&self, call: &Call) -> bool {
+        self.book.ask(call) == Asked::Canceled
+    }
+
+    /// Leaves a callback, or gives it back to be run at once.
+    pub(super) fn on_cancel(&self, call: &Call, callback: Callback) -> Option<Callback> {
+        match self.book.on_cancel(call, callback) {
+            Ok(false) | Err((Asked::Answered | Asked::Wanted, _)) => None,
+            Ok(true) => {
+                self.mail(|mailed| mailed.orders.new_deadline = true);
+                None
+            }
+            Err((Asked::Canceled, callback)) => Some(callback),
+        }
+    }
+
+    // ---- room for streams
+
+    /// Takes room for an item's frame; `false`: there is none, and the connection will tell all
+    /// streams when there is. The last frame may take more than there is.
+    pub(crate) fn reserve(&self, frame_bytes: usize) -> bool {
+        self.try_reserve(frame_bytes) || {
+            // Whoever makes room looks at the flag after that, so one of us two sees the other.
+            self.room.stalled.store(true, Ordering::SeqCst);
+            self.try_reserve(frame_bytes)
+        }
+    }
+
+    fn try_reserve(&self, frame_bytes: usize) -> bool {
+        let unsent = self.room.unsent.load(Ordering::SeqCst);
+        let reserved =
+            |queued| (unsent + queued <= self.max_unsent_bytes).then_some(queued + frame_bytes);
+        let queued = &self.room.queued;
+        queued
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, reserved)
+            .is_ok()
+    }
+
+    /// Notes that so many bytes of items came to the socket, where `unsent` bytes wait now.
+    pub(super) fn note_collected(&self, unsent: usize, item_bytes: usize) {
+        if item_bytes > 0 {
+            self.room.unsent.store(unsent, Ordering::SeqCst);
+            self.room.queued.fetch_sub(item_bytes, Ordering::SeqCst);
+        }
+    }
+
+    /// Notes what waits at the socket after a write. Streams that stopped for want of room go on
+    /// when half of it is free.
+    pub(super) fn note_unsent(&self, unsent: usize) {
+        self.room.unsent.store(unsent, Ordering::SeqCst);
+        if self.room.stalled.load(Ordering::SeqCst)
+            && unsent + self.room.queued.load(Ordering::SeqCst) <= self.max_unsent_bytes / 2
+            && self.room.stalled.swap(false, Ordering::SeqCst)
+        {
+            for flow in self.book.flows() {
+                flow.has_room();
+            }
+        }
+    }
+
+    // ---- for the connection, on its loop's thread
+
+    /// Moves what other threads left to the outbox.
+    pub(super) fn collect(&self) -> Orders {
+        let (mut replies, orders) = {
+            let mut mailed = self.mailed.lock();
+            mailed.notified = false;
+            (
+                std::mem::take(&mut mailed.replies),
+                std::mem::take(&mut mailed.orders),
+            )
+        };
+        self.outbox.add(|outbox| outbox.append(&mut replies));
+        orders
+    }
+
+    /// Looks into the outbox.
+    pub(super) fn with_outbox<T>(&self, f: impl FnOnce(&mut Outbox) -> T) -> T {
+        self.outbox
+            .with(f)
+            .expect("an outbox lives as long as its connection")
+    }
+
+    /// Sends a frame that belongs to no call.
+    pub(super) fn send_control(&self, kind: ReplyKind, number: u64) {
+        self.outbox.add(|replies| replies.add_control(kind, number));
+    }
+
+    /// The connection goes: its calls are cancelled, and later replies are dropped.
+    pub(super) fn close(&self) {
+        let replies = {
+            let mut mailed = self.mailed.lock();
+            mailed.closed = true;
+            std::mem::take(&mut mailed.replies)
+        };
+        drop(replies);
+        self.outbox.close();
+        self.book.close();
+    }
+}
+
+impl fmt::Debug for ReplyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyPath")
+            .field("source", &self.source)
+            .field("book", &self.book)
+            .field("room", &self.room)
+            .finish_non_exhaustive()
+    }
+}
+
+fn encoded(head: &ReplyHead<'_>, body: &impl Message) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(reply_len(head));
+    put_reply(&mut frame, head, Some(body));
+    frame
+}
+
+fn too_large(len: usize, limit: u32) -> RpcError {
+    let text = format!(
+        "reply of {len} bytes is over the server's limit of {limit} (Limits::max_body_bytes)"
+    );
+    RpcError::new(Code::ResourceExhausted, text).with_may_have_executed(true)
+}

@@ -1,0 +1,43 @@
+//! What a server counts, and what it costs: next to nothing.
+//!
+//! ```text
+//!   loop 0's thread ──► LoopStats 0 ──┐
+//!   loop 1's thread ──► LoopStats 1 ──┼──► ServerMeter::snapshot ──► ServerStats
+//!   acceptor        ──► accepted,   ──┘      (any thread, sums over the loops)
+//!                       refused
+//! ```
+//!
+//! Every counter of a loop has one writer, the loop's thread. So it is added to with a load and a
+//! store, without a locked instruction, and no two threads write to one cache line at a time. Calls
+//! are recorded when their replies are collected for sending, in runs: consecutive replies of the
+//! same method and code to requests that arrived together are one record, and one clock reading
+//! serves them all.
+//!
+//! Memory is fixed when the provider starts: about [`histogram::BUCKETS`] * 8 bytes for each method
+//! and loop.
+
+#![allow(
+    dead_code,
+    reason = "the connection's calls come with the server's next step"
+)]
+
+mod cells;
+mod connection;
+pub(crate) mod histogram;
+mod loop_stats;
+mod meter;
+mod rate;
+
+pub use connection::{ConnectionInfo, Dialect};
+pub use histogram::LatencyHistogram;
+pub use meter::{MethodStats, ServerStats, ServiceStats, WorkerQueue};
+
+#[allow(
+    unused_imports,
+    reason = "the connection's calls come with the server's next step"
+)]
+pub(crate) use {
+    connection::ConnectionCells,
+    loop_stats::LoopStats,
+    meter::{ServerMeter, ServiceLayout},
+};

@@ -1,0 +1,208 @@
+//! How a provider goes: callers are asked to begin new calls elsewhere, and nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod common;
+mod server_side;
+
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::*;
+use rpc::{
+    Code, Done, EventLoops, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcProvider,
+    Service,
+};
+use server_side::*;
+
+/// Drains in the background; what comes back tells how it went.
+fn drain(mut handle: ProviderHandle, timeout: Duration) -> Receiver<bool> {
+    let (sender, drained) = channel();
+    thread::spawn(move || sender.send(handle.drain(timeout)).unwrap());
+    drained
+}
+
+fn say(request_id: u64) -> Vec<u8> {
+    spring("Say", request_id, "x", Extra::default())
+}
+
+fn hold(request_id: u64) -> Vec<u8> {
+    spring("Hold", request_id, "held", Extra::default())
+}
+
+#[test]
+fn a_draining_server_serves_until_the_caller_has_said_goodbye() {
+    let server = serve_spring(one_thread());
+    let addr = server.handle.local_addr();
+    let mut socket = server.socket();
+    socket.send(&[hold(1), pour(2, 0)].concat());
+    let (held, stream) = (server.next_held(), server.next_stream());
+    let drained = drain(server.handle, LONG);
+    let goaway = receive_frame(&mut socket);
+    assert_eq!((goaway.kind, goaway.code), (kind::GOAWAY, 0));
+
+    // What was on its way is still served, and streams go on.
+    socket.send(&say(3));
+    assert_eq!(receive_frame(&mut socket).request_id, 3);
+    stream.sender.send(&blob("item")).unwrap();
+    assert_eq!(receive_frame(&mut socket).data(), "item");
+    while TcpStream::connect(addr).is_ok() {
+        thread::yield_now();
+    }
+    socket.send(&control(GOODBYE, 1, 0));
+    assert_eq!(until_pong(&mut socket), []);
+    held.echo();
+    assert_eq!(receive_frame(&mut socket).data(), "held");
+    assert!(drained.try_recv().is_err(), "a stream is running");
+    stream.sender.finish();
+    assert_eq!(receive_frame(&mut socket).kind, kind::REPLY);
+    assert_eq!(socket.receive_until_closed(), b"");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
+#[test]
+fn a_caller_that_knows_no_goodbye_is_closed_when_it_has_been_quiet() {
+    let server = serve_spring(one_thread());
+    let mut socket = server.socket();
+    socket.send(&hold(1));
+    let held = server.next_held();
+    let drained = drain(server.handle, LONG);
+    assert_eq!(receive_frame(&mut socket).kind, kind::GOAWAY);
+    held.echo();
+    assert_eq!(receive_frame(&mut socket).request_id, 1);
+    assert_eq!(socket.receive_until_closed(), b"");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
+#[test]
+fn a_drain_that_takes_too_long_cuts_calls_off_and_says_so() {
+    let mut server = serve_spring(one_thread());
+    let mut socket = server.socket();
+    socket.send(&hold(1));
+    let held = server.next_held();
+    let (sender, told) = channel();
+    held.context.on_cancel(move || sender.send(()).unwrap());
+    assert!(!server.handle.drain(Duration::from_millis(50)));
+    told.recv_timeout(LONG).unwrap();
+    assert_eq!(receive_frame(&mut socket).kind, kind::GOAWAY);
+    assert_eq!(socket.receive_until_closed(), b"");
+    held.echo();
+    assert!(!server.handle.drain(LONG), "it stays as it was");
+}
+
+#[test]
+fn a_drain_without_calls_is_complete() {
+    let mut server = serve_spring(one_thread());
+    let idle = server.socket();
+    let mut legacy = server.socket();
+    legacy.send(&say(0));
+    assert_eq!(legacy.receive(3), b"\x0a\x01x");
+    assert!(server.handle.drain(LONG));
+    drop(idle);
+    assert_eq!(legacy.receive_until_closed(), b"");
+}
+
+#[test]
+fn a_legacy_callers_running_call_is_answered_and_no_other_begun() {
+    let server = serve_spring(one_thread());
+    let mut socket = server.socket();
+    let mut bystander = server.socket();
+    bystander.send(&say(1));
+    receive_frame(&mut bystander);
+    socket.send(&[hold(0), say(0)].concat());
+    let held = server.next_held();
+    let drained = drain(server.handle, LONG);
+    assert_eq!(receive_frame(&mut bystander).kind, kind::GOAWAY);
+    held.echo();
+    assert_eq!(socket.receive_until_closed(), b"\x0a\x04held");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
+#[test]
+fn a_caller_may_say_goodbye_by_itself() {
+    let server = serve_spring(one_thread());
+    let mut socket = server.socket();
+    socket.send(&[hold(1), control(GOODBYE, 1, 0)].concat());
+    let held = server.next_held();
+    assert_eq!(until_pong(&mut socket), []);
+    held.echo();
+    assert_eq!(receive_frame(&mut socket).request_id, 1);
+    assert_eq!(socket.receive_until_closed(), b"");
+    let mut other = server.socket();
+    other.send(&say(1));
+    assert_eq!(receive_frame(&mut other).request_id, 1);
+}
+
+/// Shuts its own provider down when it is called.
+struct Suicide {
+    handle: Arc<Mutex<Option<ProviderHandle>>>,
+    others: Mutex<Vec<Done<Blob>>>,
+}
+
+impl Service for Suicide {
+    fn name(&self) -> &'static str {
+        "Spring"
+    }
+
+    fn methods(&self) -> &'static [&'static str] {
+        &["Hold", "Say"]
+    }
+
+    fn call(&self, method: usize, _context: RpcContext, _args: Bytes, reply: ReplySlot) {
+        let done = Done::new(reply);
+        if method == 0 {
+            self.others.lock().unwrap().push(done);
+            return;
+        }
+        drop(self.handle.lock().unwrap().take());
+        // Running calls are finished all the same, also those of other connections.
+        for other in self.others.lock().unwrap().drain(..) {
+            thread::spawn(move || other.run(blob("other")));
+        }
+        done.run(blob("last words"));
+    }
+}
+
+#[test]
+fn a_handle_dropped_on_its_own_loop_does_not_hang() {
+    for own_loops in [true, false] {
+        let shared = EventLoops::start(1, "shared").unwrap();
+        let mut provider = RpcProvider::new(ProviderOptions {
+            loops: (!own_loops).then(|| shared.clone()),
+            ..one_thread()
+        });
+        let handle = Arc::new(Mutex::new(None));
+        let suicide = Suicide {
+            handle: Arc::clone(&handle),
+            others: Mutex::default(),
+        };
+        provider.notify_service(suicide).unwrap();
+        let started = provider.start("127.0.0.1:0").unwrap();
+        let addr = started.local_addr();
+        *handle.lock().unwrap() = Some(started);
+        drop(provider);
+        let mut other = Socket::connect(addr);
+        other.send(&[hold(1), control(PING, 2, 0)].concat());
+        assert_eq!(receive_frame(&mut other).kind, kind::PONG);
+        let mut socket = Socket::connect(addr);
+        socket.send(&say(1));
+        for (socket, last) in [(&mut socket, "last words"), (&mut other, "other")] {
+            let mut replies = 0;
+            for frame in [receive_frame(socket), receive_frame(socket)] {
+                if frame.kind == kind::REPLY {
+                    assert!(frame.is(Code::Ok), "{frame:?}");
+                    assert_eq!(frame.data(), last);
+                    replies += 1;
+                } else {
+                    assert_eq!(frame.kind, kind::GOAWAY);
+                }
+            }
+            assert_eq!(replies, 1);
+            assert_eq!(socket.receive_until_closed(), b"");
+        }
+    }
+}

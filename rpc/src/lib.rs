@@ -89,9 +89,11 @@
 //! code, begin with `wire/frame.rs`, then `reactor/mod.rs`, `server/connection.rs` and
 //! `client/driver.rs`.
 
+pub mod builtin;
 mod client;
 mod controller;
 mod error;
+mod http;
 mod interceptor;
 mod keepalive;
 mod metadata;
@@ -102,6 +104,12 @@ mod service;
 mod stats;
 mod stream;
 mod trace;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "connections take it from the next change on"
+)]
+mod transport;
 mod wire;
 
 pub use client::{
@@ -123,6 +131,9 @@ pub use stats::{
 };
 pub use stream::{StreamError, StreamSender};
 pub use trace::TraceContext;
+#[cfg(feature = "tls")]
+pub use transport::TlsError;
+pub use transport::{TlsClient, TlsServer};
 pub use wire::Limits;
 
 /// What generated code names, so that its crate need not depend on it. No part of the public API.

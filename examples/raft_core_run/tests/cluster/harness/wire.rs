@@ -36,6 +36,7 @@ pub(crate) struct ReplyHeader {
 /// The numbers of gRPC's codes.
 pub(crate) const OK: u32 = 0;
 pub(crate) const INVALID_ARGUMENT: u32 = 3;
+pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNIMPLEMENTED: u32 = 12;
 
 /// A request as it goes over the wire. A `request_id` of 0 is the original's way to call.

@@ -95,12 +95,24 @@ impl RpcController {
         controller
     }
 
-    /// A controller for a call that a handler makes on behalf of the call that it serves: it has
-    /// what is left of that one's deadline.
+    /// A controller for calls that a handler makes on behalf of the call that it serves: they have
+    /// what is left of its deadline, belong to its trace, and are cancelled when it is.
     #[must_use]
     pub fn within(context: &RpcContext) -> RpcController {
         let controller = RpcController::new();
-        controller.state.lock().deadline = context.deadline();
+        {
+            let mut state = controller.state.lock();
+            state.deadline = context.deadline();
+            state.trace = context.trace().map(TraceContext::child);
+        }
+        let (inner, deadline) = (Arc::downgrade(&controller.state), context.deadline());
+        context.on_cancel(move || {
+            // A deadline that has passed ends the nested calls by itself, as what it is.
+            let in_time = deadline.is_none_or(|deadline| Instant::now() < deadline);
+            if let Some(state) = inner.upgrade().filter(|_| in_time) {
+                RpcController { state }.start_cancel();
+            }
+        });
         controller
     }
 

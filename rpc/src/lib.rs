@@ -95,6 +95,7 @@ mod controller;
 mod error;
 mod http;
 mod interceptor;
+pub mod interceptors;
 mod keepalive;
 mod metadata;
 mod reactor;

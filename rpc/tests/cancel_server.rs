@@ -155,16 +155,48 @@ fn a_callback_that_panics_costs_nobody_anything() {
 }
 
 #[test]
-fn a_handler_passes_its_cancellation_on() {
+fn a_nested_call_has_the_deadline_and_the_trace_of_the_one_it_serves() {
     let (front, back) = (serve_spring(one_thread()), serve());
+    let channel = back.channel();
+    let mut socket = front.socket();
+    let extra = Extra {
+        timeout_ms: 60_000,
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ..Extra::default()
+    };
+    socket.send(&spring("Hold", 1, "x", extra));
+    let outer = front.next_held().context;
+    let controller = RpcController::within(&outer);
+    let nested = begin(&channel, &HOLD, controller, "x");
+    let inner = back.held.recv_timeout(LONG).unwrap();
+    let left = inner.context.time_left().unwrap();
+    // Far from the channel's default.
+    let minute = Duration::from_mins(1);
+    assert!(left > minute / 2 && left <= minute, "{left:?}");
+    let (outer, trace) = (outer.trace().unwrap(), *inner.context.trace().unwrap());
+    assert_eq!(trace.trace_id(), outer.trace_id());
+    assert_ne!(trace.span_id(), outer.span_id(), "it is a span of its own");
+    inner.echo();
+    end(&nested).unwrap();
+}
+
+#[test]
+fn a_nested_call_is_cancelled_with_the_one_it_serves() {
+    let (front, back) = (serve_spring(one_thread()), serve());
+    let channel = back.channel();
     let mut socket = front.socket();
     socket.send(&hold(1));
     let held = front.next_held();
-    let controller = RpcController::with_timeout(LONG);
-    let nested = begin(&back.channel(), &HOLD, controller.clone(), "x");
-    held.context.on_cancel(move || controller.start_cancel());
+    let controller = RpcController::within(&held.context);
+    controller.set_timeout(LONG);
+    let nested = begin(&channel, &HOLD, controller, "x");
+    let inner = back.held.recv_timeout(LONG).unwrap();
+    let inner_told = told(&inner.context);
     socket.send(&control(CANCEL, 1, 0));
     assert_eq!(end(&nested).unwrap_err().code(), Code::Cancelled);
+    inner_told
+        .recv_timeout(LONG)
+        .expect("the second server is told as well");
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tracing::Span;
 
 use super::stream::StreamCall;
 use crate::error::{Code, RpcError};
 use crate::metadata::Metadata;
 use crate::reactor;
 use crate::service::MethodDescriptor;
-use crate::trace::TraceContext;
 
 /// How a call ended.
 #[derive(Debug)]
@@ -70,7 +70,8 @@ pub(super) struct Pending {
     completion: Option<Completion>,
     /// `None`: a ping.
     pub(super) method: Option<&'static MethodDescriptor>,
-    pub(super) trace: Option<Box<TraceContext>>,
+    /// The call's span, if somebody listens.
+    pub(super) span: Option<Box<Span>>,
     pub(super) begun: Instant,
     pub(super) timeout: Option<Duration>,
     /// Where its frame ends in the bytes of this connection; unknown before it is connected.
@@ -86,7 +87,7 @@ impl Pending {
         Pending {
             completion: Some(completion),
             method,
-            trace: None,
+            span: None,
             begun: reactor::now(),
             timeout: None,
             frame_end: u64::MAX,

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::options::ChannelOptions;
 use super::pending::{Completion, Ended, Pending};
@@ -137,8 +139,23 @@ impl ChannelShared {
         }
         let mut pending = Pending::new(Some(request.method), completion);
         pending.timeout = timeout;
-        pending.trace = request.trace.map(|trace| Box::new(*trace));
+        pending.span = self.span_of(request);
         self.queue_frame(head, args, pending)
+    }
+
+    /// The span of a call, within the caller's own: an atomic load, if nobody listens.
+    fn span_of(&self, request: &Request<'_>) -> Option<Box<Span>> {
+        let MethodDescriptor { service, method } = request.method;
+        let span = tracing::debug_span!(
+            target: "rpc.client", "rpc.client", service, method, trace_id = Empty, peer = %self.addr
+        );
+        if span.is_disabled() {
+            return None;
+        }
+        if let Some(trace) = request.trace {
+            span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+        }
+        Some(Box::new(span))
     }
 
     /// Queues a ping, which ends like a call: when it is answered, at its deadline, or with its
@@ -362,32 +379,26 @@ impl ChannelShared {
     /// Ends a call.
     pub(super) fn end(&self, pending: Pending, ended: Ended) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.log(&pending, &ended);
+        Self::log(&pending, &ended);
         pending.finish(ended);
     }
 
-    /// One event a call: an atomic load, if nobody listens.
-    fn log(&self, pending: &Pending, ended: &Ended) {
-        if let Some(method) = pending.method
-            && tracing::enabled!(target: "rpc.client", tracing::Level::DEBUG)
-        {
-            let trace_id = pending.trace.as_ref().map_or(0, |trace| trace.trace_id());
-            let code = ended
-                .result
-                .as_ref()
-                .map_or_else(RpcError::code, |_| Code::Ok);
-            let elapsed = reactor::now().saturating_duration_since(pending.begun);
+    /// One event a call, in its span.
+    fn log(pending: &Pending, ended: &Ended) {
+        let Some(span) = &pending.span else {
+            return;
+        };
+        let code = match &ended.result {
+            Ok(_) => Code::Ok,
+            Err(error) => error.code(),
+        };
+        let elapsed = reactor::now().saturating_duration_since(pending.begun);
+        span.in_scope(|| {
             tracing::debug!(
                 target: "rpc.client",
-                service = method.service,
-                method = method.method,
-                trace_id = format_args!("{trace_id:032x}"),
-                peer = %self.addr,
-                code = code.name(),
-                elapsed_us = elapsed.as_micros(),
-                "call ended"
+                code = code.name(), elapsed_us = elapsed.as_micros(), "call ended"
             );
-        }
+        });
     }
 }
 

@@ -129,11 +129,11 @@ fn id_of(token: Token) -> SourceId {
     }
 }
 
-/// Starts a loop's thread.
-pub(super) fn start(group: u64, name: &str) -> io::Result<Arc<LoopHandle>> {
+/// Starts the thread of the loop at position `index` of a group.
+pub(super) fn start(group: u64, index: usize, name: &str) -> io::Result<Arc<LoopHandle>> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
-    let handle = Arc::new(LoopHandle::new(group, waker));
+    let handle = Arc::new(LoopHandle::new(group, index, waker));
     let loops_own = Arc::clone(&handle);
     thread::Builder::new()
         .name(name.to_owned())

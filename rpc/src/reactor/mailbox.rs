@@ -51,6 +51,8 @@ pub(crate) fn on_any_loop() -> bool {
 pub(crate) struct LoopHandle {
     id: u64,
     group: u64,
+    /// Its position in the group.
+    index: usize,
     waker: Waker,
     mailbox: Mutex<Mailbox>,
 }
@@ -74,12 +76,13 @@ impl std::fmt::Debug for Mailbox {
 }
 
 impl LoopHandle {
-    pub(super) fn new(group: u64, waker: Waker) -> LoopHandle {
+    pub(super) fn new(group: u64, index: usize, waker: Waker) -> LoopHandle {
         static NEXT_LOOP: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_LOOP.fetch_add(1, Ordering::Relaxed);
         LoopHandle {
             id,
             group,
+            index,
             waker,
             mailbox: Mutex::default(),
         }
@@ -88,6 +91,11 @@ impl LoopHandle {
     /// The group that the loop belongs to.
     pub(crate) fn group(&self) -> u64 {
         self.group
+    }
+
+    /// The loop's position in its group.
+    pub(crate) fn index(&self) -> usize {
+        self.index
     }
 
     /// Whether this thread is the loop's own.

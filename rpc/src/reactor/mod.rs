@@ -65,7 +65,7 @@ impl EventLoops {
         for index in 0..threads.max(1) {
             shared
                 .loops
-                .push(event_loop::start(group, &format!("{name}-{index}"))?);
+                .push(event_loop::start(group, index, &format!("{name}-{index}"))?);
         }
         Ok(EventLoops {
             shared: Arc::new(shared),

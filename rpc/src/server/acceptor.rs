@@ -92,7 +92,10 @@ impl Acceptor {
 
     fn deal(&mut self, stream: TcpStream, peer: SocketAddr) {
         let arrival = self.server.admit();
-        if arrival.is_none() {
+        if arrival.is_some() {
+            self.server.meter.accepted();
+        } else {
+            self.server.meter.refused();
             self.refusals
                 .log(&self.server, Some(peer), &"too many connections");
         }

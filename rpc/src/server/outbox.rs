@@ -33,6 +33,11 @@ impl MethodIndex {
     pub(super) fn new(index: usize) -> MethodIndex {
         u32::try_from(index).map_or(MethodIndex::UNKNOWN, MethodIndex)
     }
+
+    /// Where the statistics count it.
+    pub(super) fn position(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// Which call an answer ends, and what travels with it.
@@ -69,7 +74,9 @@ pub(super) struct Replies {
     pub(super) count: usize,
     /// The same, for the statistics.
     pub(super) ended: Vec<EndedRun>,
-    /// Bytes of streams' items in `framed`.
+    /// Streams' items in `framed`.
+    pub(super) items: usize,
+    /// Their bytes.
     pub(super) item_bytes: usize,
 }
 
@@ -124,12 +131,14 @@ impl Replies {
         item: &impl Message,
         frame_bytes: usize,
     ) {
+        self.items += 1;
         self.item_bytes += frame_bytes;
         self.push(head, Some(item));
     }
 
     /// An item that was encoded elsewhere.
     pub(super) fn add_item_frame(&mut self, frame: Vec<u8>) {
+        self.items += 1;
         self.item_bytes += frame.len();
         self.framed.push_segment(frame);
     }
@@ -172,11 +181,19 @@ impl Replies {
         }
         self.count += std::mem::take(&mut other.count);
         self.ended.append(&mut other.ended);
+        self.items += std::mem::take(&mut other.items);
         self.item_bytes += std::mem::take(&mut other.item_bytes);
     }
 }
 
 const NO_BODY: Option<&()> = None;
+
+/// The calls that replies end which will not be sent.
+pub(super) fn ended_by(add: impl FnOnce(&mut Replies)) -> Vec<EndedRun> {
+    let mut replies = Replies::default();
+    add(&mut replies);
+    replies.ended
+}
 
 pub(super) fn message_head(answer: &Answer, body_size: u32) -> ReplyHead<'_> {
     ReplyHead {
@@ -264,22 +281,29 @@ impl OutboxId {
         })
     }
 
-    /// Adds replies and sees to it that they are flushed. Without an outbox they are dropped.
-    pub(super) fn add(self, add: impl FnOnce(&mut Replies)) {
-        self.with(|outbox| {
+    /// Adds replies and sees to it that they are flushed. Without an outbox they are dropped, but
+    /// for the note of the calls that they end.
+    pub(super) fn add(self, add: impl FnOnce(&mut Replies)) -> Vec<EndedRun> {
+        OUTBOXES.with_borrow_mut(|(outboxes, _)| {
+            let outbox = outboxes.get_mut(self.key);
+            let Some(outbox) = outbox.filter(|outbox| outbox.generation == self.generation) else {
+                return ended_by(add);
+            };
             add(&mut outbox.replies);
             if !std::mem::replace(&mut outbox.flush_asked, true) {
                 flush_later(outbox.source);
             }
-        });
+            Vec::new()
+        })
     }
 
-    pub(super) fn close(self) {
+    /// What was in it, unless it is closed already.
+    pub(super) fn close(self) -> Option<Replies> {
         let outbox = OUTBOXES.with_borrow_mut(|(outboxes, _)| {
             let current = outboxes.get(self.key)?.generation == self.generation;
             current.then(|| outboxes.remove(self.key))
         });
-        drop(outbox);
+        outbox.map(|outbox| outbox.replies)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::interceptor::ServerInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX, on_group};
 use crate::service::Service;
-use crate::stats::WorkerQueue;
+use crate::stats::{ConnectionInfo, ServerStats, WorkerQueue};
 use crate::wire::Limits;
 
 /// How much longer than its grace a shutdown waits for the loops to notice that it has passed.
@@ -225,7 +225,8 @@ impl RpcProvider {
             first_request_timeout: self.options.first_request_timeout,
             frame_timeout: self.options.frame_timeout,
         };
-        let server = Arc::new(ServerShared::new(self.services.clone(), options, addr));
+        let server = ServerShared::new(self.services.clone(), options, addr, loops.handles().len());
+        let server = Arc::new(server);
         Acceptor::start(listener, &server, &loops);
         tracing::info!(%addr, "serving");
         let grace = self.options.shutdown_grace.min(WAIT_MAX);
@@ -296,6 +297,19 @@ impl ProviderHandle {
     #[must_use]
     pub fn running_calls(&self) -> usize {
         self.server.calls()
+    }
+
+    /// What was counted since it was started. Takes some microseconds for each method; calls may
+    /// begin and end meanwhile, so the numbers need not be of one moment.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        self.server.stats()
+    }
+
+    /// At most `max` of the open connections, the oldest first.
+    #[must_use]
+    pub fn connection_infos(&self, max: usize) -> Vec<ConnectionInfo> {
+        self.server.connection_infos(max)
     }
 
     /// How busy the workers of blocking services are.

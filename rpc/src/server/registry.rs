@@ -1,12 +1,12 @@
 //! What all connections of one provider share: its services and the list of those connections.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use slab::Slab;
 
 use super::outbox::MethodIndex;
 use super::reply_path::ReplyPath;
@@ -15,7 +15,7 @@ use crate::interceptor::ServerInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
 use crate::service::Service;
-use crate::stats::WorkerQueue;
+use crate::stats::{ConnectionInfo, ServerMeter, ServerStats, ServiceLayout, WorkerQueue};
 use crate::wire::Limits;
 
 /// One method of one registered service.
@@ -81,6 +81,15 @@ impl Registered {
         self.methods.len()
     }
 
+    /// What the statistics need to know of it.
+    fn layout(&self) -> ServiceLayout {
+        ServiceLayout {
+            name: self.name,
+            methods: self.service.methods(),
+            streaming: self.methods.iter().map(|method| method.streaming).collect(),
+        }
+    }
+
     /// Has a method run on workers; `false`: there is no such method.
     pub(super) fn move_to_workers(&mut self, method: &str, workers: &Arc<WorkerPool>) -> bool {
         let found = self.methods.iter_mut().find(|known| known.name == method);
@@ -122,6 +131,7 @@ pub(super) struct ServerShared {
     services: Vec<Registered>,
     pub(super) options: ServeOptions,
     pub(super) addr: SocketAddr,
+    pub(super) meter: Arc<ServerMeter>,
     members: Mutex<Members>,
     /// Signalled when the last member has gone.
     gone: Condvar,
@@ -137,7 +147,9 @@ pub(super) struct ServerShared {
 #[derive(Default)]
 struct Members {
     acceptor: AcceptorState,
-    connections: Slab<Arc<ReplyPath>>,
+    /// In the order in which they came.
+    connections: BTreeMap<u64, Arc<ReplyPath>>,
+    next_connection: u64,
     /// Accepted, but not yet with their loops.
     arriving: usize,
     draining: bool,
@@ -171,8 +183,11 @@ impl ServerShared {
         services: Vec<Registered>,
         options: ServeOptions,
         addr: SocketAddr,
+        loops: usize,
     ) -> ServerShared {
+        let layouts = services.iter().map(Registered::layout).collect();
         ServerShared {
+            meter: Arc::new(ServerMeter::new(layouts, loops)),
             services,
             options,
             addr,
@@ -227,6 +242,23 @@ impl ServerShared {
     pub(super) fn worker_queues(&self) -> Vec<WorkerQueue> {
         let pools = self.services.iter().flat_map(Registered::pools);
         pools.map(|pool| pool.queue()).collect()
+    }
+
+    /// What was counted.
+    pub(super) fn stats(&self) -> ServerStats {
+        self.meter
+            .snapshot(self.connections(), self.is_draining(), self.worker_queues())
+    }
+
+    /// At most `max` of the open connections, the oldest first.
+    pub(super) fn connection_infos(&self, max: usize) -> Vec<ConnectionInfo> {
+        let paths: Vec<_> = {
+            let members = self.members.lock();
+            let oldest = members.connections.values().take(max);
+            oldest.map(Arc::clone).collect()
+        };
+        let now = Instant::now();
+        paths.iter().map(|path| path.cells.info(now)).collect()
     }
 
     // ---- calls
@@ -297,8 +329,8 @@ impl ServerShared {
         Some(RefusalSlot(Arc::clone(self)))
     }
 
-    fn remove_connection(&self, key: usize) {
-        let path = self.members.lock().connections.remove(key);
+    fn remove_connection(&self, key: u64) {
+        let path = self.members.lock().connections.remove(&key);
         drop(path);
         self.note_gone();
     }
@@ -340,11 +372,7 @@ impl ServerShared {
         let (acceptor, connections) = {
             let mut members = self.members.lock();
             members.draining = true;
-            let connections: Vec<_> = members
-                .connections
-                .iter()
-                .map(|(_, path)| Arc::clone(path))
-                .collect();
+            let connections: Vec<_> = members.connections.values().map(Arc::clone).collect();
             (members.acceptor.clone(), connections)
         };
         if let AcceptorState::Running(handle, id) = acceptor {
@@ -384,7 +412,9 @@ impl Arrival {
             return None;
         }
         members.arriving -= 1;
-        let key = members.connections.insert(Arc::clone(path));
+        let key = members.next_connection;
+        members.next_connection += 1;
+        members.connections.insert(key, Arc::clone(path));
         drop(members);
         self.arrived = true;
         Some(Membership {
@@ -407,7 +437,7 @@ impl Drop for Arrival {
 pub(super) struct Membership {
     server: Arc<ServerShared>,
     /// The connection's key in the server's list.
-    key: usize,
+    key: u64,
 }
 
 impl Drop for Membership {

@@ -18,11 +18,13 @@ use prost::Message;
 
 use super::book::{Asked, Book, Callback};
 use super::call::Call;
-use super::outbox::{Answer, Outbox, OutboxId, Replies, message_head};
+use super::outbox::{Answer, EndedRun, Outbox, OutboxId, Replies, message_head};
+use super::registry::{ServeOptions, ServerShared};
 use crate::error::{Code, RpcError};
 use crate::interceptor::ServerInterceptor;
 use crate::reactor::{LoopHandle, Post, SourceId};
-use crate::wire::{Limits, ReplyHead, ReplyKind, put_reply, reply_len};
+use crate::stats::{ConnectionCells, ServerMeter};
+use crate::wire::{ReplyHead, ReplyKind, put_reply, reply_len};
 
 /// Replies from this size on are encoded before the connection's lock is taken.
 const LARGE_REPLY_BYTES: usize = 32 << 10;
@@ -37,6 +39,10 @@ pub(crate) struct ReplyPath {
     max_unsent_bytes: usize,
     pub(super) interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
     pub(super) book: Book,
+    /// What is counted of the connection, by its loop.
+    pub(super) cells: ConnectionCells,
+    /// What calls count in that end after it.
+    meter: Arc<ServerMeter>,
     mailed: Mutex<Mailed>,
     room: Room,
 }
@@ -76,19 +82,26 @@ impl ReplyPath {
     pub(super) fn new(
         handle: Arc<LoopHandle>,
         source: SourceId,
-        limits: &Limits,
-        interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
+        server: &ServerShared,
+        cells: ConnectionCells,
     ) -> ReplyPath {
         debug_assert!(handle.is_current(), "outboxes are the loop's thread's own");
         let outbox = OutboxId::open(source);
+        let ServeOptions {
+            limits,
+            interceptors,
+            ..
+        } = &server.options;
         ReplyPath {
             handle,
             source,
             outbox,
             max_body_bytes: limits.max_body_bytes,
             max_unsent_bytes: limits.max_unsent_bytes,
-            interceptors,
+            interceptors: Arc::clone(interceptors),
             book: Book::default(),
+            cells,
+            meter: Arc::clone(&server.meter),
             mailed: Mutex::default(),
             room: Room::default(),
         }
@@ -114,8 +127,7 @@ impl ReplyPath {
     /// Answers a call with a message.
     pub(super) fn reply(&self, answer: &Answer, body: &impl Message, body_size: u32) {
         if self.handle.is_current() {
-            self.outbox
-                .add(|replies| replies.add_message(answer, body, body_size));
+            self.add_here(|replies| replies.add_message(answer, body, body_size));
         } else if body_size as usize >= LARGE_REPLY_BYTES && answer.request_id != 0 {
             let frame = encoded(&message_head(answer, body_size), body);
             self.mail(|mailed| mailed.replies.add_frame(answer, frame));
@@ -149,12 +161,26 @@ impl ReplyPath {
     fn add(&self, add: impl FnOnce(&mut Replies)) {
         if self.handle.is_current() {
             let mut before = std::mem::take(&mut self.mailed.lock().replies);
-            self.outbox.add(|replies| {
+            self.add_here(|replies| {
                 replies.append(&mut before);
                 add(replies);
             });
         } else {
             self.mail(|mailed| add(&mut mailed.replies));
+        }
+    }
+
+    /// Adds to the outbox, on the loop's thread.
+    fn add_here(&self, add: impl FnOnce(&mut Replies)) {
+        self.count_strays(&self.outbox.add(add));
+    }
+
+    /// Calls have ended after their connection.
+    fn count_strays(&self, ended: &[EndedRun]) {
+        for run in ended {
+            let n = run.count.into();
+            self.meter
+                .strayed(run.method.position(), run.arrived, run.code, n);
         }
     }
 
@@ -166,10 +192,12 @@ impl ReplyPath {
     fn mail(&self, leave: impl FnOnce(&mut Mailed)) {
         let notify = {
             let mut mailed = self.mailed.lock();
-            if mailed.closed {
-                return;
-            }
             leave(&mut mailed);
+            if mailed.closed {
+                let replies = std::mem::take(&mut mailed.replies);
+                drop(mailed);
+                return self.count_strays(&replies.ended);
+            }
             !std::mem::replace(&mut mailed.notified, true)
         };
         if notify {
@@ -252,7 +280,7 @@ impl ReplyPath {
                 std::mem::take(&mut mailed.orders),
             )
         };
-        self.outbox.add(|outbox| outbox.append(&mut replies));
+        self.add_here(|outbox| outbox.append(&mut replies));
         orders
     }
 
@@ -265,18 +293,21 @@ impl ReplyPath {
 
     /// Sends a frame that belongs to no call.
     pub(super) fn send_control(&self, kind: ReplyKind, number: u64) {
-        self.outbox.add(|replies| replies.add_control(kind, number));
+        self.add_here(|replies| replies.add_control(kind, number));
     }
 
-    /// The connection goes: its calls are cancelled, and later replies are dropped.
+    /// The connection goes: its calls are cancelled, and later replies are dropped, as those are
+    /// that have gathered.
     pub(super) fn close(&self) {
-        let replies = {
+        let mailed = {
             let mut mailed = self.mailed.lock();
             mailed.closed = true;
             std::mem::take(&mut mailed.replies)
         };
-        drop(replies);
-        self.outbox.close();
+        let gathered = self.outbox.close().unwrap_or_default();
+        for replies in [gathered, mailed] {
+            self.count_strays(&replies.ended);
+        }
         self.book.close();
     }
 }

@@ -102,8 +102,8 @@ impl ConnectionCells {
     }
 
     /// What the connection holds at the end of a turn.
-    pub(crate) fn holds(&self, in_flight: u64, unsent_bytes: usize) {
-        self.in_flight.set(in_flight);
+    pub(crate) fn holds(&self, in_flight: usize, unsent_bytes: usize) {
+        self.in_flight.set(in_flight as u64);
         self.unsent_bytes.set(unsent_bytes as u64);
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cells::Cell64;
 use super::histogram::HistogramCells;
@@ -30,10 +30,28 @@ pub(super) struct MethodCells {
     pub(super) rate: RateCells,
 }
 
+impl MethodCells {
+    pub(super) fn new() -> MethodCells {
+        MethodCells {
+            begun: Cell64::default(),
+            ended: Default::default(),
+            latency: HistogramCells::new(),
+            rate: RateCells::default(),
+        }
+    }
+
+    /// `n` calls that arrived together end with `code`, `up` after the provider was started.
+    pub(super) fn ended(&self, took: Duration, up: Duration, code: Code, n: u64) {
+        self.ended[POSITIONS[code.number() as usize]].add(n);
+        self.latency.record(took, n);
+        self.rate.add(up.as_secs(), n);
+    }
+}
+
 /// What one event loop counts for one provider. Written on the loop's thread alone, read anywhere.
 ///
-/// A method is known by its position among all methods of the provider, see
-/// [`ServerMeter::method`](super::ServerMeter::method).
+/// A method is known by its position among all methods of the provider. Positions beyond those are
+/// of methods that do not exist, which are counted together.
 #[derive(Debug)]
 pub(crate) struct LoopStats {
     started: Instant,
@@ -47,20 +65,19 @@ pub(crate) struct LoopStats {
 
 impl LoopStats {
     pub(super) fn new(methods: usize, started: Instant) -> LoopStats {
-        let cells = |_| MethodCells {
-            begun: Cell64::default(),
-            ended: Default::default(),
-            latency: HistogramCells::new(),
-            rate: RateCells::default(),
-        };
         LoopStats {
             started,
-            methods: (0..methods).map(cells).collect(),
+            // One more for the calls of methods that do not exist.
+            methods: (0..=methods).map(|_| MethodCells::new()).collect(),
             bytes_in: Cell64::default(),
             bytes_out: Cell64::default(),
             items: Cell64::default(),
             writer: OnceLock::new(),
         }
+    }
+
+    fn cells(&self, method: usize) -> &MethodCells {
+        &self.methods[method.min(self.methods.len() - 1)]
     }
 
     fn is_writer(&self) -> bool {
@@ -72,20 +89,16 @@ impl LoopStats {
     /// counted here.
     pub(crate) fn begun(&self, method: usize, n: u64) {
         debug_assert!(self.is_writer(), "one thread counts");
-        self.methods[method].begun.add(n);
+        self.cells(method).begun.add(n);
     }
 
     /// `n` calls of a method whose requests arrived together have ended with `code`, and their
     /// replies are collected `now`.
     pub(crate) fn ended(&self, method: usize, arrived: Instant, now: Instant, code: Code, n: u64) {
         debug_assert!(self.is_writer(), "one thread counts");
-        let cells = &self.methods[method];
-        cells.ended[POSITIONS[code.number() as usize]].add(n);
-        cells
-            .latency
-            .record(now.saturating_duration_since(arrived), n);
-        let second = now.saturating_duration_since(self.started).as_secs();
-        cells.rate.add(second, n);
+        let took = now.saturating_duration_since(arrived);
+        let up = now.saturating_duration_since(self.started);
+        self.cells(method).ended(took, up, code, n);
     }
 
     /// `n` items of streams are collected for sending.

@@ -1,12 +1,15 @@
 //! [`ServerMeter`]: the counters of one running provider, and [`ServerStats`], what they say.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::histogram::LatencyHistogram;
-use super::loop_stats::LoopStats;
+use super::loop_stats::{LoopStats, MethodCells};
 use super::rate::WINDOW_SECONDS;
 use crate::error::Code;
 
@@ -24,6 +27,8 @@ pub(crate) struct ServerMeter {
     started: Instant,
     services: Vec<ServiceLayout>,
     loops: Vec<Arc<LoopStats>>,
+    /// Calls that ended after their connections: whoever holds the lock writes.
+    strays: Mutex<Box<[MethodCells]>>,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
@@ -33,12 +38,12 @@ impl ServerMeter {
     pub(crate) fn new(services: Vec<ServiceLayout>, loops: usize) -> ServerMeter {
         let started = Instant::now();
         let methods: usize = services.iter().map(|service| service.methods.len()).sum();
-        // One more for the calls of methods that do not exist.
-        let stats = |_| Arc::new(LoopStats::new(methods + 1, started));
+        let stats = |_| Arc::new(LoopStats::new(methods, started));
         ServerMeter {
             started,
             services,
             loops: (0..loops).map(stats).collect(),
+            strays: Mutex::new((0..=methods).map(|_| MethodCells::new()).collect()),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -49,19 +54,13 @@ impl ServerMeter {
         &self.loops[index]
     }
 
-    /// The position among all methods of method `method` of service `service`.
-    pub(crate) fn method(&self, service: usize, method: usize) -> usize {
-        let before = &self.services[..service];
-        before
-            .iter()
-            .map(|known| known.methods.len())
-            .sum::<usize>()
-            + method
-    }
-
-    /// The position where calls of unknown services and methods are counted.
-    pub(crate) fn unknown_method(&self) -> usize {
-        self.method(self.services.len(), 0)
+    /// A call of the method at this position has ended with `code`, but its connection has gone, so
+    /// that no loop counts it. Any thread.
+    pub(crate) fn strayed(&self, method: usize, arrived: Instant, code: Code, n: u64) {
+        let now = Instant::now();
+        let (took, up) = (now - arrived, now - self.started);
+        let strays = self.strays.lock();
+        strays[method.min(strays.len() - 1)].ended(took, up, code, n);
     }
 
     /// A connection was accepted. Any thread.
@@ -134,7 +133,9 @@ impl ServerMeter {
             latency: LatencyHistogram::new(),
         };
         let mut recent = 0;
-        for cells in self.loops.iter().map(|stats| &stats.methods[position]) {
+        let strays = self.strays.lock();
+        let loops = self.loops.iter().map(|stats| &stats.methods[position]);
+        for cells in iter::once(&strays[position]).chain(loops) {
             // Ended before begun: a call that begins and ends in between must not end unbegun.
             for ((_, into), cell) in stats.ended.iter_mut().zip(&cells.ended) {
                 *into += cell.get();

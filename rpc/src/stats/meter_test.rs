@@ -22,12 +22,10 @@ fn layout() -> Vec<ServiceLayout> {
 #[test]
 fn a_snapshot_sums_over_the_loops() {
     let meter = ServerMeter::new(layout(), 3);
-    let (two, three) = (meter.method(0, 1), meter.method(1, 0));
-    assert_eq!((two, three, meter.unknown_method()), (1, 2, 3));
+    let (two, three, unknown) = (1, 2, 99);
     for index in 0..3 {
         let stats = Arc::clone(meter.for_loop(index));
         let arrived = Instant::now();
-        let unknown = meter.unknown_method();
         let writer = thread::spawn(move || {
             let now = arrived + Duration::from_millis(2);
             stats.begun(two, 5);
@@ -74,4 +72,16 @@ fn a_rate_is_over_the_time_that_it_covers() {
     near(rate(100, Duration::from_millis(10)), 100.0);
     near(rate(100, Duration::from_secs(4)), 25.0);
     near(rate(110, Duration::from_millis(90_500)), 20.0);
+}
+
+#[test]
+fn calls_that_end_after_their_connections_are_counted_with_the_others() {
+    let meter = ServerMeter::new(layout(), 1);
+    meter.for_loop(0).begun(1, 3);
+    meter.strayed(1, Instant::now(), Code::Ok, 2);
+    let stats = meter.snapshot(0, false, Vec::new());
+    let method = stats.method("A", "Two").unwrap();
+    assert_eq!((method.count(), method.in_flight), (2, 1));
+    assert_eq!(method.latency.count(), 2);
+    meter.strayed(usize::MAX, Instant::now(), Code::Unimplemented, 1);
 }

@@ -3,23 +3,20 @@
 //! ```text
 //!   loop 0's thread ──► LoopStats 0 ──┐
 //!   loop 1's thread ──► LoopStats 1 ──┼──► ServerMeter::snapshot ──► ServerStats
-//!   acceptor        ──► accepted,   ──┘      (any thread, sums over the loops)
-//!                       refused
+//!   acceptor        ──► accepted,   ──┤      (any thread, sums over the loops)
+//!                       refused       │
+//!   any thread      ──► strays      ──┘
 //! ```
 //!
 //! Every counter of a loop has one writer, the loop's thread. So it is added to with a load and a
 //! store, without a locked instruction, and no two threads write to one cache line at a time. Calls
 //! are recorded when their replies are collected for sending, in runs: consecutive replies of the
 //! same method and code to requests that arrived together are one record, and one clock reading
-//! serves them all.
+//! serves them all. A call whose connection has gone ends unseen by any loop; such strays are rare,
+//! and counted under a lock.
 //!
 //! Memory is fixed when the provider starts: about [`histogram::BUCKETS`] * 8 bytes for each method
-//! and loop.
-
-#![allow(
-    dead_code,
-    reason = "the connection's calls come with the server's next step"
-)]
+//! and loop, and once more for the strays.
 
 mod cells;
 mod connection;
@@ -32,10 +29,6 @@ pub use connection::{ConnectionInfo, Dialect};
 pub use histogram::LatencyHistogram;
 pub use meter::{MethodStats, ServerStats, ServiceStats, WorkerQueue};
 
-#[allow(
-    unused_imports,
-    reason = "the connection's calls come with the server's next step"
-)]
 pub(crate) use {
     connection::ConnectionCells,
     loop_stats::LoopStats,

@@ -36,6 +36,9 @@ impl Connection {
     pub(super) fn dispatch_arrived(&mut self, turn: &mut Turn<'_>) -> Result<(), ConnectionError> {
         let server = Arc::clone(&self.server);
         let outcome = self.dispatch_frames(&server, turn);
+        self.path
+            .cells
+            .holds(self.in_flight, self.output.unsent_bytes());
         self.count_calls();
         outcome
     }
@@ -98,6 +101,7 @@ impl Connection {
                 Lookup::Found(target) => {
                     // Its deadline is in the book from the beginning, whether anybody asks or not.
                     let watched = target.streaming && request.deadline.is_some();
+                    self.stats.begun(target.method_index.position(), 1);
                     self.dispatch_call(&target, request, args);
                     if watched {
                         self.set_alarm(turn);
@@ -106,6 +110,7 @@ impl Connection {
                 Lookup::Unknown(text) => {
                     tracing::debug!(peer = %self.peer, reason = %text, "call refused");
                     let error = RpcError::new(Code::Unimplemented, text);
+                    self.stats.begun(MethodIndex::UNKNOWN.position(), 1);
                     self.refuse_call(MethodIndex::UNKNOWN, request_id, error);
                 }
             }
@@ -125,6 +130,7 @@ impl Connection {
         };
         if self.dialect == Dialect::Unknown {
             self.dialect = dialect;
+            self.path.cells.set_dialect(dialect);
             self.set_alarm(turn);
         }
         if self.dialect == dialect {

@@ -217,7 +217,7 @@ impl Connection {
     pub(super) fn refuse(&mut self, error: &ConnectionError, turn: &mut Turn<'_>) -> Next {
         tracing::warn!(peer = %self.peer, reason = %error, "connection closed");
         self.collect_replies();
-        if self.output.write_to(&mut self.stream).is_err() {
+        if self.write().is_err() {
             return Next::Close;
         }
         self.output.clear();

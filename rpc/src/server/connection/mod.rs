@@ -27,18 +27,11 @@ use super::registry::{Arrival, Membership, ServerShared};
 use super::reply_path::ReplyPath;
 use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn};
+use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::wire::{FrameError, InputBuffer, OutputQueue};
 
 /// Bytes read from one connection in one turn; then the others have theirs.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
-
-/// How the caller speaks; its first request decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    Unknown,
-    Framed,
-    Legacy,
-}
 
 /// Why a connection ends that its peer did not end.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +61,8 @@ pub(super) struct Connection {
     peer: SocketAddr,
     server: Arc<ServerShared>,
     path: Arc<ReplyPath>,
+    /// What its loop counts.
+    stats: Arc<LoopStats>,
     input: InputBuffer,
     /// Size of the frame at the front of the input; 0 if unknown.
     frame_bytes: usize,
@@ -77,6 +72,7 @@ pub(super) struct Connection {
     now: Instant,
     /// What leaves next. Replies come here from the outbox.
     output: OutputQueue,
+    /// How the caller speaks; its first request decides.
     dialect: Dialect,
     /// What a legacy caller's reply could not say: ends the connection once what came before is sent.
     legacy_failure: Option<RpcError>,
@@ -116,24 +112,21 @@ impl Connection {
             tracing::warn!(%peer, %error, "a connection cannot be watched and is closed");
             return None;
         }
-        let options = &server.options;
-        let path = Arc::new(ReplyPath::new(
-            Arc::clone(handle),
-            turn.id,
-            &options.limits,
-            Arc::clone(&options.interceptors),
-        ));
+        let now = Instant::now();
+        let cells = ConnectionCells::new(peer, now);
+        let path = ReplyPath::new(Arc::clone(handle), turn.id, server, cells);
+        let path = Arc::new(path);
         let Some(membership) = arrival.arrive(&path) else {
             path.close();
             return None;
         };
         tracing::debug!(%peer, "connection accepted");
-        let now = Instant::now();
         let mut connection = Connection {
             stream,
             peer,
             server: Arc::clone(server),
             path,
+            stats: Arc::clone(server.meter.for_loop(handle.index())),
             input: InputBuffer::default(),
             frame_bytes: 0,
             arrived: now,
@@ -194,6 +187,8 @@ impl Connection {
                     self.now = Instant::now();
                     self.arrived = self.now;
                     self.timeouts.heard(self.now);
+                    self.stats.received(read.bytes);
+                    self.path.cells.received(read.bytes, self.now);
                     // A socket that held less than asked for reports again when more arrives.
                     // The end of the stream may have been reported together with its last bytes.
                     self.readable = !read.drained || self.read_closed;
@@ -237,6 +232,7 @@ impl Connection {
     /// Moves what the outbox holds to the output. All calls that end pass here.
     fn collect_replies(&mut self) {
         let (output, failure) = (&mut self.output, &mut self.legacy_failure);
+        let stats = &self.stats;
         let (ended, item_bytes) = self.path.with_outbox(|outbox| {
             let replies = &mut outbox.replies;
             output.append(&mut replies.framed);
@@ -245,10 +241,14 @@ impl Connection {
                 Some(Err(error)) => *failure = Some(error),
                 None => {}
             }
-            for run in replies.ended.drain(..) {
-                let (service_method, code) = (run.method, run.code.name());
-                tracing::trace!(?service_method, code, run.count, "calls answered");
+            if !replies.ended.is_empty() {
+                let now = Instant::now();
+                for run in replies.ended.drain(..) {
+                    let n = run.count.into();
+                    stats.ended(run.method.position(), run.arrived, now, run.code, n);
+                }
             }
+            stats.items(std::mem::take(&mut replies.items) as u64);
             (
                 std::mem::take(&mut replies.count),
                 std::mem::take(&mut replies.item_bytes),
@@ -281,6 +281,8 @@ impl Connection {
         let before = self.output.unsent_bytes();
         self.output.write_to(&mut self.stream)?;
         let after = self.output.unsent_bytes();
+        self.stats.sent(before - after);
+        self.path.cells.sent(before - after);
         if self.blocked && after < before {
             // The peer's system has taken something, which is a sign of life as well.
             self.timeouts.heard(Instant::now());
@@ -303,6 +305,9 @@ impl Connection {
         if std::mem::take(&mut self.alarm_is_late) {
             self.set_alarm(turn);
         }
+        self.path
+            .cells
+            .holds(self.in_flight, self.output.unsent_bytes());
         // Streams that go on now leave their items in the outbox, for the flush that they ask for.
         self.path.note_unsent(self.output.unsent_bytes());
         if let Some(error) = self.legacy_failure.take_if(|_| self.output.is_empty()) {

@@ -50,7 +50,7 @@ pub struct ListServicesRequest {}
 /// All services.
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
 pub struct ListServicesReply {
-    /// In the order in which they were registered.
+    /// In the order in which they were registered, the builtin ones last.
     #[prost(message, repeated, tag = "1")]
     pub services: Vec<ServiceInfo>,
 }

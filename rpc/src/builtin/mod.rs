@@ -1,8 +1,10 @@
 //! Services that every provider can offer: is it well ([`Health`](HEALTH)), and what does it serve
 //! ([`Reflection`](REFLECTION)).
 //!
-//! This version has their messages and methods, which are public, so that neither a client nor who
-//! implements them needs generated code; a provider does not serve them by itself yet.
+//! A provider serves them after
+//! [`notify_builtin_services`](crate::RpcProvider::notify_builtin_services), and says how it is with
+//! a [`HealthHandle`]. Their messages and methods are public, so that a client needs no generated
+//! code:
 //!
 //! ```no_run
 //! use rpc::builtin::{LIST_SERVICES, ListServicesReply, ListServicesRequest};
@@ -23,13 +25,23 @@
 //! The same as text: [`PROTO`]. Written by hand rather than generated, because the generator's
 //! crate comes after this one; a test holds the two together.
 
+mod health;
 mod messages;
+mod reflection;
 
+pub use health::HealthHandle;
+pub(crate) use health::{HealthService, ServerHealth};
 pub use messages::{
     DescribeReply, DescribeRequest, HealthReply, HealthRequest, ListServicesReply,
     ListServicesRequest, MethodInfo, ServiceInfo, ServingStatus,
 };
+pub(crate) use reflection::ReflectionService;
 
+use bytes::Bytes;
+use prost::Message;
+
+use crate::error::{Code, RpcError};
+use crate::reply::ReplySlot;
 use crate::service::MethodDescriptor;
 
 /// The name of the health service on the wire.
@@ -50,7 +62,8 @@ pub static HEALTH_CHECK: MethodDescriptor = MethodDescriptor {
     method: "Check",
 };
 
-/// Follows how a service is: [`HealthRequest`] to a stream of [`HealthReply`].
+/// Follows how a service is: [`HealthRequest`] to a stream of [`HealthReply`], which ends when the
+/// server drains. A slow caller is sent the latest status and not all in between.
 pub static HEALTH_WATCH: MethodDescriptor = MethodDescriptor {
     service: HEALTH,
     method: "Watch",
@@ -69,3 +82,15 @@ pub static DESCRIBE: MethodDescriptor = MethodDescriptor {
     service: REFLECTION,
     method: "Describe",
 };
+
+/// The arguments of a call, or its refusal.
+fn decoded<A: Message + Default>(args: Bytes, reply: ReplySlot) -> Option<(A, ReplySlot)> {
+    match A::decode(args) {
+        Ok(args) => Some((args, reply)),
+        Err(error) => {
+            let text = format!("malformed arguments: {error}");
+            reply.refuse(RpcError::new(Code::InvalidArgument, text));
+            None
+        }
+    }
+}

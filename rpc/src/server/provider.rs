@@ -12,6 +12,9 @@ use mio::net::TcpListener;
 use super::acceptor::Acceptor;
 use super::registry::{Registered, ServeOptions, ServerShared};
 use super::worker_pool::{WorkerPool, WorkerPoolOptions};
+use crate::builtin::{
+    HEALTH, HealthHandle, HealthService, REFLECTION, ReflectionService, ServerHealth,
+};
 use crate::interceptor::ServerInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX, on_group};
@@ -127,6 +130,9 @@ pub enum ProviderError {
 pub struct RpcProvider {
     options: ProviderOptions,
     services: Vec<Registered>,
+    /// Serve the builtin ones as well.
+    builtin: bool,
+    health: HealthHandle,
 }
 
 impl RpcProvider {
@@ -136,6 +142,8 @@ impl RpcProvider {
         RpcProvider {
             options,
             services: Vec::new(),
+            builtin: false,
+            health: HealthHandle::default(),
         }
     }
 
@@ -193,13 +201,33 @@ impl RpcProvider {
         Ok(())
     }
 
+    /// Adds the services of [`builtin`](crate::builtin): whoever can call this provider may ask
+    /// them how it is and what it offers.
+    ///
+    /// # Errors
+    /// [`ProviderError::DuplicateService`].
+    pub fn notify_builtin_services(&mut self) -> Result<(), ProviderError> {
+        for name in [HEALTH, REFLECTION] {
+            self.check_name(name)?;
+        }
+        self.builtin = true;
+        Ok(())
+    }
+
+    /// Says how this provider and its services are, to those who ask its
+    /// [builtin services](RpcProvider::notify_builtin_services) or its status pages.
+    #[must_use]
+    pub fn health(&self) -> HealthHandle {
+        self.health.clone()
+    }
+
     fn registered(&self, service: Arc<dyn Service>) -> Registered {
-        let methods_before = self.services.iter().map(Registered::methods).sum();
-        Registered::new(service, methods_before)
+        registered_after(&self.services, service)
     }
 
     fn check_name(&self, name: &'static str) -> Result<(), ProviderError> {
-        if self.services.iter().any(|known| known.name() == name) {
+        let is_builtin = self.builtin && [HEALTH, REFLECTION].contains(&name);
+        if is_builtin || self.services.iter().any(|known| known.name() == name) {
             return Err(ProviderError::DuplicateService { name });
         }
         Ok(())
@@ -225,7 +253,8 @@ impl RpcProvider {
             first_request_timeout: self.options.first_request_timeout,
             frame_timeout: self.options.frame_timeout,
         };
-        let server = ServerShared::new(self.services.clone(), options, addr, loops.handles().len());
+        let (services, health) = self.all_services();
+        let server = ServerShared::new(services, health, options, addr, loops.handles().len());
         let server = Arc::new(server);
         Acceptor::start(listener, &server, &loops);
         tracing::info!(%addr, "serving");
@@ -236,6 +265,23 @@ impl RpcProvider {
             grace,
             down: false,
         })
+    }
+
+    /// The services of one server with the builtin ones, and how they are.
+    fn all_services(&self) -> (Vec<Registered>, Arc<ServerHealth>) {
+        let mut services = self.services.clone();
+        let mut names: Vec<_> = services.iter().map(Registered::name).collect();
+        if self.builtin {
+            names.extend([HEALTH, REFLECTION]);
+        }
+        let health = Arc::new(self.health.of_server(names));
+        if self.builtin {
+            let asked = HealthService(Arc::clone(&health));
+            services.push(registered_after(&services, Arc::new(asked)));
+            let reflection = ReflectionService::new(services.iter().map(Registered::service));
+            services.push(registered_after(&services, Arc::new(reflection)));
+        }
+        (services, health)
     }
 
     /// Serves until the process ends.
@@ -257,6 +303,12 @@ impl fmt::Debug for RpcProvider {
             .field("services", &services)
             .finish_non_exhaustive()
     }
+}
+
+/// A service whose methods are counted after those of `services`.
+fn registered_after(services: &[Registered], service: Arc<dyn Service>) -> Registered {
+    let methods_before = services.iter().map(Registered::methods).sum();
+    Registered::new(service, methods_before)
 }
 
 /// Listens at the first address that the system lets us have.

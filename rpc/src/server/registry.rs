@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::outbox::MethodIndex;
 use super::reply_path::ReplyPath;
 use super::worker_pool::WorkerPool;
+use crate::builtin::ServerHealth;
 use crate::interceptor::ServerInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
@@ -81,6 +82,10 @@ impl Registered {
         self.methods.len()
     }
 
+    pub(super) fn service(&self) -> &dyn Service {
+        &*self.service
+    }
+
     /// What the statistics need to know of it.
     fn layout(&self) -> ServiceLayout {
         ServiceLayout {
@@ -132,6 +137,7 @@ pub(super) struct ServerShared {
     pub(super) options: ServeOptions,
     pub(super) addr: SocketAddr,
     pub(super) meter: Arc<ServerMeter>,
+    health: Arc<ServerHealth>,
     members: Mutex<Members>,
     /// Signalled when the last member has gone.
     gone: Condvar,
@@ -181,6 +187,7 @@ const REFUSALS_MAX: usize = 256;
 impl ServerShared {
     pub(super) fn new(
         services: Vec<Registered>,
+        health: Arc<ServerHealth>,
         options: ServeOptions,
         addr: SocketAddr,
         loops: usize,
@@ -188,6 +195,7 @@ impl ServerShared {
         let layouts = services.iter().map(Registered::layout).collect();
         ServerShared {
             meter: Arc::new(ServerMeter::new(layouts, loops)),
+            health,
             services,
             options,
             addr,
@@ -379,6 +387,8 @@ impl ServerShared {
             // A loop that has ended has dropped the acceptor.
             let _ = handle.post(Post::Notify(id));
         }
+        // The streams that end with this have said so before their callers are asked to go.
+        self.health.drain();
         for path in connections {
             path.drain(until);
         }

@@ -5,13 +5,9 @@
 //! ```
 //!
 //! All of it is a function of its inputs; sockets are elsewhere: in the server's connections, where
-//! the status pages share the port with the calls, and in the server's `StatusListener` where they have their own.
+//! the status pages share the port with the calls, and in `server/status_port.rs` where they have their
+//! own.
 //! One request a connection, `GET` and `HEAD` only, no bodies, at most 8 KiB of head.
-
-#![allow(
-    dead_code,
-    reason = "the connection's calls come with the server's next step"
-)]
 
 mod answer;
 mod escape;
@@ -51,6 +47,11 @@ pub(crate) fn exchange(arrived: &[u8], observed: &dyn Observed) -> Option<Vec<u8
             Some(Answer::error(error.status(), &error.to_string()).encode(false))
         }
     }
+}
+
+/// The answer to one visitor too many.
+pub(crate) fn refusal() -> Vec<u8> {
+    Answer::error(503, "too many look at these pages").encode(false)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod provider;
 mod refusal;
 mod registry;
 mod reply_path;
+mod status_port;
 mod worker_pool;
 
 pub(crate) use book::{Callback, run_all};

@@ -11,6 +11,7 @@ use mio::net::TcpListener;
 
 use super::acceptor::Acceptor;
 use super::registry::{Registered, ServeOptions, ServerShared};
+use super::status_port::StatusPort;
 use super::worker_pool::{WorkerPool, WorkerPoolOptions};
 use crate::builtin::{
     HEALTH, HealthHandle, HealthService, REFLECTION, ReflectionService, ServerHealth,
@@ -51,7 +52,17 @@ pub struct ProviderOptions {
     /// The time that a request has from its first byte to its last. One that takes longer is
     /// waited for only as long as it comes with at least 100 bytes a second; then its connection
     /// is closed.
+    ///
+    /// A visitor of the status pages has as long for the whole exchange.
     pub frame_timeout: Duration,
+    /// Shows status pages to whoever comes with HTTP to the port of the calls: `/`, `/services`,
+    /// `/connections`, `/metrics` (for Prometheus) and `/health`. They tell the names of services
+    /// and the addresses of clients, and no interceptor is asked. So it is off by default, and
+    /// something for ports that only friends can reach.
+    pub status_pages: bool,
+    /// Shows the status pages at an address of their own, as plain HTTP. They stay there until a
+    /// drain is over, and do not count as connections of the calls. `None` (the default): nowhere.
+    pub status_addr: Option<SocketAddr>,
 }
 
 impl Default for ProviderOptions {
@@ -68,6 +79,8 @@ impl Default for ProviderOptions {
             idle_timeout: None,
             first_request_timeout: None,
             frame_timeout: Duration::from_secs(30),
+            status_pages: false,
+            status_addr: None,
         }
     }
 }
@@ -84,6 +97,8 @@ impl fmt::Debug for ProviderOptions {
             .field("idle_timeout", &self.idle_timeout)
             .field("first_request_timeout", &self.first_request_timeout)
             .field("frame_timeout", &self.frame_timeout)
+            .field("status_pages", &self.status_pages)
+            .field("status_addr", &self.status_addr)
             .finish_non_exhaustive()
     }
 }
@@ -238,8 +253,8 @@ impl RpcProvider {
     /// # Errors
     /// When the address cannot be listened at or no thread be started.
     pub fn start(&self, addr: impl ToSocketAddrs) -> Result<ProviderHandle, ProviderError> {
-        let listener = listen(addr)?;
-        let addr = listener.local_addr().map_err(ProviderError::Start)?;
+        let (listener, addr) = listen(addr)?;
+        let status = self.options.status_addr.map(listen).transpose()?;
         let loops = match &self.options.loops {
             Some(loops) => loops.clone(),
             None => EventLoops::start(self.options.threads, "rpc-server")
@@ -252,15 +267,19 @@ impl RpcProvider {
             idle_timeout: self.options.idle_timeout,
             first_request_timeout: self.options.first_request_timeout,
             frame_timeout: self.options.frame_timeout,
+            status_pages: self.options.status_pages,
         };
         let (services, health) = self.all_services();
         let server = ServerShared::new(services, health, options, addr, loops.handles().len());
         let server = Arc::new(server);
         Acceptor::start(listener, &server, &loops);
+        let status =
+            status.map(|(listener, addr)| StatusPort::start(listener, addr, &server, &loops));
         tracing::info!(%addr, "serving");
         let grace = self.options.shutdown_grace.min(WAIT_MAX);
         Ok(ProviderHandle {
             server,
+            status,
             loops,
             grace,
             down: false,
@@ -312,12 +331,15 @@ fn registered_after(services: &[Registered], service: Arc<dyn Service>) -> Regis
 }
 
 /// Listens at the first address that the system lets us have.
-fn listen(addr: impl ToSocketAddrs) -> Result<TcpListener, ProviderError> {
+fn listen(addr: impl ToSocketAddrs) -> Result<(TcpListener, SocketAddr), ProviderError> {
     let nothing = || ProviderError::Address(io::ErrorKind::NotFound.into());
     let mut error = None;
     for addr in addr.to_socket_addrs().map_err(ProviderError::Address)? {
         match TcpListener::bind(addr) {
-            Ok(listener) => return Ok(listener),
+            Ok(listener) => {
+                let addr = listener.local_addr().map_err(ProviderError::Start)?;
+                return Ok((listener, addr));
+            }
             Err(source) => error = Some(ProviderError::Listen { addr, source }),
         }
     }
@@ -327,6 +349,7 @@ fn listen(addr: impl ToSocketAddrs) -> Result<TcpListener, ProviderError> {
 /// A running provider. Dropping it shuts it down.
 pub struct ProviderHandle {
     server: Arc<ServerShared>,
+    status: Option<StatusPort>,
     loops: EventLoops,
     grace: Duration,
     down: bool,
@@ -337,6 +360,12 @@ impl ProviderHandle {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.server.addr
+    }
+
+    /// The address of the [status pages](ProviderOptions::status_addr), if they have one of their own.
+    #[must_use]
+    pub fn status_addr(&self) -> Option<SocketAddr> {
+        self.status.as_ref().map(StatusPort::addr)
     }
 
     /// How many connections are open.
@@ -394,9 +423,17 @@ impl ProviderHandle {
         let mut handles = self.loops.handles().iter();
         if handles.any(|handle| on_group(handle.group())) {
             self.server.keep(&self.loops);
+            self.status.iter().for_each(StatusPort::close);
             return false;
         }
-        if !self.server.wait_until_gone(timeout + SHUTDOWN_SLACK) {
+        let gone = self.server.wait_until_gone(timeout + SHUTDOWN_SLACK);
+        if let Some(status) = &self.status {
+            status.close();
+            if gone && !status.wait_until_gone(SHUTDOWN_SLACK) {
+                tracing::warn!(addr = %status.addr(), "an event loop is blocked; the status port stays open");
+            }
+        }
+        if !gone {
             tracing::warn!(%addr, "an event loop is blocked; its connections stay open");
             return false;
         }

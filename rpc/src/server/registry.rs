@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex};
 use super::outbox::MethodIndex;
 use super::reply_path::ReplyPath;
 use super::worker_pool::WorkerPool;
-use crate::builtin::ServerHealth;
+use crate::builtin::{ServerHealth, ServingStatus};
+use crate::http::Observed;
 use crate::interceptor::ServerInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
@@ -129,6 +130,7 @@ pub(super) struct ServeOptions {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) first_request_timeout: Option<Duration>,
     pub(super) frame_timeout: Duration,
+    pub(super) status_pages: bool,
 }
 
 /// One started provider.
@@ -147,6 +149,8 @@ pub(super) struct ServerShared {
     cut_off: AtomicUsize,
     /// Connections over the limit that wait to be told so.
     refusals: AtomicUsize,
+    /// Connections that look at the status pages.
+    visits: AtomicUsize,
 }
 
 /// The sources that belong to the provider.
@@ -184,6 +188,25 @@ impl Members {
 /// Connections over the limit that are told so before they are closed; further ones are not.
 const REFUSALS_MAX: usize = 256;
 
+/// Connections that look at the status pages at a time. An operator, a load balancer and something
+/// that collects metrics need a few; each may make us put together a page.
+const VISITS_MAX: usize = 64;
+
+impl Observed for ServerShared {
+    fn stats(&self) -> ServerStats {
+        self.stats()
+    }
+
+    fn connections(&self, max: usize) -> Vec<ConnectionInfo> {
+        self.connection_infos(max)
+    }
+
+    fn health(&self, service: &str) -> (bool, &'static str) {
+        let status = self.health.status(service);
+        (status == ServingStatus::Serving, status.name())
+    }
+}
+
 impl ServerShared {
     pub(super) fn new(
         services: Vec<Registered>,
@@ -204,6 +227,7 @@ impl ServerShared {
             calls: AtomicUsize::new(0),
             cut_off: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
+            visits: AtomicUsize::new(0),
         }
     }
 
@@ -330,11 +354,12 @@ impl ServerShared {
     /// Makes room for telling one connection that there are too many; `None`: too many are being
     /// told already.
     pub(super) fn begin_refusal(self: &Arc<ServerShared>) -> Option<RefusalSlot> {
-        let room = |refusals| (refusals < REFUSALS_MAX).then_some(refusals + 1);
-        self.refusals
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .ok()?;
-        Some(RefusalSlot(Arc::clone(self)))
+        count_up(&self.refusals, REFUSALS_MAX).then(|| RefusalSlot(Arc::clone(self)))
+    }
+
+    /// Makes room for one who looks at the status pages; `None`: there are too many.
+    pub(super) fn begin_visit(self: &Arc<ServerShared>) -> Option<VisitSlot> {
+        count_up(&self.visits, VISITS_MAX).then(|| VisitSlot(Arc::clone(self)))
     }
 
     fn remove_connection(&self, key: u64) {
@@ -463,6 +488,22 @@ impl Drop for RefusalSlot {
     fn drop(&mut self) {
         self.0.refusals.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// One of the connections that look at the status pages.
+pub(super) struct VisitSlot(Arc<ServerShared>);
+
+impl Drop for VisitSlot {
+    fn drop(&mut self) {
+        self.0.visits.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more, unless there are `max` already.
+fn count_up(count: &AtomicUsize, max: usize) -> bool {
+    let room = |count| (count < max).then_some(count + 1);
+    let counted = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+    counted.is_ok()
 }
 
 /// Bytes of a peer, made fit for a log line.

@@ -34,6 +34,10 @@ struct Incoming {
 impl Connection {
     /// Begins the calls of all whole frames that have arrived, and heeds the others.
     pub(super) fn dispatch_arrived(&mut self, turn: &mut Turn<'_>) -> Result<(), ConnectionError> {
+        if self.speaks_http(turn) {
+            self.answer_http();
+            return Ok(());
+        }
         let server = Arc::clone(&self.server);
         let outcome = self.dispatch_frames(&server, turn);
         self.path

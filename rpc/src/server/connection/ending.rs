@@ -127,7 +127,7 @@ impl Connection {
     pub(super) fn ring_phase(&mut self, now: Instant, turn: &mut Turn<'_>) -> Next {
         match self.phase {
             Phase::Draining { until, .. } | Phase::Finishing { until } if until <= now => {
-                if !self.is_finished() {
+                if !self.is_finished() && self.dialect != Dialect::Http {
                     let (peer, in_flight) = (self.peer, self.in_flight);
                     tracing::warn!(%peer, in_flight, "connection closed before its calls were finished");
                     self.server.note_cut_off();

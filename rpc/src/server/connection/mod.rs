@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Being paused means not reading: TCP then holds the caller back. This file moves bytes;
-//! [`dispatch`] knows what frames mean, [`ending`] how connections end, [`timeouts`] when.
+//! [`dispatch`] knows what frames mean, [`http`] what is no frame, [`ending`] how connections end, [`timeouts`] when.
 
 mod dispatch;
 mod ending;
+mod http;
 mod timeouts;
 
 use std::io::ErrorKind;
@@ -23,7 +24,7 @@ use mio::net::TcpStream;
 
 use self::ending::Phase;
 use self::timeouts::Timeouts;
-use super::registry::{Arrival, Membership, ServerShared};
+use super::registry::{Arrival, Membership, ServerShared, VisitSlot};
 use super::reply_path::ReplyPath;
 use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn};
@@ -50,6 +51,8 @@ enum ConnectionError {
     NoRequest,
     #[error("the peer does not answer (ProviderOptions::keepalive)")]
     NoPong,
+    #[error("a visitor of the status pages is too slow (ProviderOptions::frame_timeout)")]
+    SlowVisitor,
 }
 
 #[expect(
@@ -74,6 +77,8 @@ pub(super) struct Connection {
     output: OutputQueue,
     /// How the caller speaks; its first request decides.
     dialect: Dialect,
+    /// Of a peer that speaks HTTP; without one it is turned away.
+    visit: Option<VisitSlot>,
     /// What a legacy caller's reply could not say: ends the connection once what came before is sent.
     legacy_failure: Option<RpcError>,
     /// Calls begun and not answered; an answer that waits for its turn is none yet.
@@ -133,6 +138,7 @@ impl Connection {
             now,
             output: OutputQueue::default(),
             dialect: Dialect::Unknown,
+            visit: None,
             legacy_failure: None,
             in_flight: 0,
             counted: 0,

@@ -33,6 +33,8 @@ pub(super) struct Timeouts {
     /// The frame at the front of the input: when it was looked at, and how many bytes of it there
     /// were.
     frame: Option<(Instant, usize)>,
+    /// The peer speaks HTTP, and its request began then.
+    visit: Option<Instant>,
     idle_since: Instant,
 }
 
@@ -66,6 +68,7 @@ impl Timeouts {
             asked: None,
             next_ping: FIRST_PING,
             frame: None,
+            visit: None,
             idle_since: now,
         }
     }
@@ -105,6 +108,17 @@ impl Timeouts {
         news
     }
 
+    /// The peer speaks HTTP.
+    pub(super) fn http_begun(&mut self, arrived: Instant) {
+        let since = self.frame.take().map_or(arrived, |(since, _)| since);
+        self.visit = Some(since);
+    }
+
+    /// When a visitor of the status pages must have its answer.
+    fn visit_ends(&self, options: &ServeOptions) -> Option<Instant> {
+        later(self.visit?, Some(options.frame_timeout))
+    }
+
     /// Says what is due. Call it until nothing is.
     pub(super) fn due(
         &mut self,
@@ -113,6 +127,9 @@ impl Timeouts {
         options: &ServeOptions,
     ) -> Due {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.visit_ends(options)) {
+            return Due::Close(ConnectionError::SlowVisitor);
+        }
         if !situation.listening {
             // Nothing can be heard, so silence means nothing.
             self.resumed(now);
@@ -176,7 +193,7 @@ impl Timeouts {
             Some(timeout) if framed && situation.idle => later(self.idle_since, Some(timeout)),
             _ => None,
         };
-        let times = [first_request, frame, life, idle];
+        let times = [first_request, frame, life, idle, self.visit_ends(options)];
         times.into_iter().flatten().min()
     }
 }
@@ -255,6 +272,7 @@ mod tests {
             idle_timeout: None,
             first_request_timeout: None,
             frame_timeout: Duration::from_secs(30),
+            status_pages: false,
         }
     }
 

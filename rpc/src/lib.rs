@@ -105,11 +105,6 @@ mod service;
 mod stats;
 mod stream;
 mod trace;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "connections take it from the next change on"
-)]
 mod transport;
 mod wire;
 

@@ -116,6 +116,14 @@ impl RpcContext {
         self.call.peer
     }
 
+    /// The certificate that the caller has shown, in DER: it was signed by one of the roots of
+    /// [`TlsServer::with_client_roots`](crate::TlsServer::with_client_roots). `None` where nobody
+    /// is asked for one, or there is no TLS.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.call.peer_certificate()
+    }
+
     /// When the caller stops waiting, on this machine's clock; `None`: it did not say.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

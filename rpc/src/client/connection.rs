@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
 use super::in_flight::InFlight;
 use super::pending::{Ended, Pending};
 use super::shared::{ChannelShared, Queued};
@@ -22,6 +20,7 @@ use super::stream::Origin;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
 use crate::reactor::{self, Ready, Turn, WAIT_MAX};
+use crate::transport::Transport;
 use crate::wire::{
     FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind,
     check_body, peek_reply, put_request, request_len,
@@ -60,7 +59,7 @@ pub(super) enum Broken {
 )]
 pub(super) struct Connection {
     shared: Arc<ChannelShared>,
-    stream: TcpStream,
+    stream: Transport,
     input: InputBuffer,
     /// Size of the frame at the front of the input; 0 if unknown.
     frame_bytes: usize,
@@ -94,13 +93,15 @@ impl Connection {
     /// A connection for the calls that waited for it.
     pub(super) fn new(
         shared: Arc<ChannelShared>,
-        stream: TcpStream,
+        stream: Transport,
         waiting: Waiting,
     ) -> Connection {
         let now = reactor::now();
         let (output, in_flight) = waiting.into_sendable(&shared);
         Connection {
             shared,
+            // The handshake may have brought more than itself.
+            readable: !stream.a_short_read_drains(),
             stream,
             input: InputBuffer::default(),
             frame_bytes: 0,
@@ -109,7 +110,6 @@ impl Connection {
             quiet_since: in_flight.expects_replies().then_some(now),
             in_flight,
             sent_bytes: 0,
-            readable: false,
             read_closed: false,
             proven: false,
             left: false,
@@ -139,7 +139,7 @@ impl Connection {
 
     /// Nothing is under way and all is sent.
     pub(super) fn is_done(&self) -> bool {
-        self.in_flight.is_empty() && self.output.is_empty()
+        self.in_flight.is_empty() && self.output.is_empty() && !self.stream.has_unsent()
     }
 
     /// Whether there is something new to be flushed. Asking twice is asking once.
@@ -243,7 +243,7 @@ impl Connection {
         }
         self.flush_wanted = false;
         if self.output.is_empty() {
-            return Ok(());
+            return Ok(self.stream.send_unsent()?);
         }
         if self.quiet_since.is_none() && self.in_flight.expects_replies() {
             self.quiet_since = Some(reactor::now());
@@ -254,7 +254,7 @@ impl Connection {
         self.sent_bytes += sent as u64;
         self.shared.unsent_bytes.fetch_sub(sent, Ordering::Relaxed);
         written?;
-        Ok(())
+        Ok(self.stream.send_unsent()?)
     }
 
     /// Reads after an attempt to write. Replies that came before a break count, so they are read
@@ -289,14 +289,23 @@ impl Connection {
                     budget = budget.saturating_sub(read.bytes);
                     // A socket that held less than asked for reports again when more arrives.
                     // The end of the stream may have been reported together with its last bytes.
-                    self.readable = !read.drained || self.read_closed;
+                    let drained = read.drained && self.stream.a_short_read_drains();
+                    self.readable = !drained || self.read_closed;
                     self.heard();
                     self.deliver()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     (self.readable, self.read_closed) = (false, false);
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    turn.again();
+                    break;
+                }
+                Err(error) if !self.proven && self.stream.was_turned_away() => {
+                    let peer = self.shared.addr;
+                    let text = format!("{peer} does not let us in: {error}");
+                    return Err(Broken::Refused(RpcError::new(Code::Unavailable, text)));
+                }
                 Err(error) => return Err(error.into()),
             }
         }

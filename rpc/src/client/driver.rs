@@ -1,10 +1,11 @@
 //! The channel's half on the event loop: the life of the way to one server.
 //!
 //! ```text
-//!            a call                 connected
-//!   Idle ───────────► Connecting ─────────────► Connected ──► retired (the server said GOAWAY:
-//!    ▲ ▲                  │ failed                  │          its calls go on, new ones connect)
-//!    │ └──────────────────┴─────────────────────────┘ broken, or silent for too long
+//!            a call               TCP, then (if wanted) TLS
+//!   Idle ───────────► Connecting ───────────────────────────► Connected ──► retired (the server
+//!    ▲ ▲                  │ failed                  │          said GOAWAY: its calls go on, new
+//!    │ └──────────────────┴─────────────────────────┘          ones connect)
+//!    │                                     broken, or silent for too long
 //!    └─ calls fail at once while a backoff lasts: after each failure to connect, and after a
 //!       connection that broke before it brought a single frame, or was refused
 //! ```
@@ -22,6 +23,7 @@ use super::state::ChannelState;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
 use crate::reactor::{self, Next, Ready, Source, Turn, WAIT_MAX, flush_later};
+use crate::transport::{TlsClient, Transport};
 
 /// Connections that the server asked to leave and whose calls go on. A server that drains as often
 /// as this within the life of one call is not waited for any longer.
@@ -29,8 +31,15 @@ const RETIRED_MAX: usize = 4;
 
 enum Link {
     None,
-    Connecting { stream: TcpStream, until: Instant },
+    Connecting { stage: Stage, until: Instant },
     Connected(Box<Connection>),
+}
+
+/// How far a connection has come that is being made.
+enum Stage {
+    Tcp(TcpStream),
+    /// Its handshake is under way.
+    Tls(Transport),
 }
 
 pub(super) struct Driver {
@@ -168,25 +177,24 @@ impl Driver {
             .register(&mut stream, turn.token(), interest)?;
         let until = reactor::now() + self.shared.options.connect_timeout.min(WAIT_MAX);
         turn.alarm_by(until);
-        Ok(Link::Connecting { stream, until })
+        let stage = Stage::Tcp(stream);
+        Ok(Link::Connecting { stage, until })
     }
 
     /// The socket reported something while it was connecting.
-    fn check_connected(&mut self, turn: &mut Turn<'_>) {
-        let Link::Connecting { stream, .. } = &self.link else {
+    fn go_on_connecting(&mut self, ready: Ready, turn: &mut Turn<'_>) {
+        let Link::Connecting { stage, until } = std::mem::replace(&mut self.link, Link::None)
+        else {
             return;
         };
-        match outcome_of_connecting(stream) {
-            Ok(true) => self.connected(turn),
-            Ok(false) => {}
+        match stage.go_on(ready, self.shared.options.tls.as_ref()) {
+            Ok(Progress::Connected(stream)) => self.connected(stream, turn),
+            Ok(Progress::Connecting(stage)) => self.link = Link::Connecting { stage, until },
             Err(error) => self.connect_failed(&error.to_string()),
         }
     }
 
-    fn connected(&mut self, turn: &mut Turn<'_>) {
-        let Link::Connecting { stream, .. } = std::mem::replace(&mut self.link, Link::None) else {
-            return;
-        };
+    fn connected(&mut self, stream: Transport, turn: &mut Turn<'_>) {
         tracing::debug!(peer = %self.shared.addr, "connected");
         let waiting = std::mem::take(&mut self.waiting);
         let connection = Connection::new(Arc::clone(&self.shared), stream, waiting);
@@ -313,6 +321,36 @@ impl Driver {
     }
 }
 
+/// What has become of a connection that is being made.
+enum Progress {
+    Connecting(Stage),
+    Connected(Transport),
+}
+
+impl Stage {
+    /// Goes as far as the socket lets it.
+    fn go_on(self, ready: Ready, tls: Option<&TlsClient>) -> io::Result<Progress> {
+        let mut stream = match self {
+            Stage::Tcp(stream) => {
+                let reported = ready.writable || ready.broken;
+                if !reported || !outcome_of_connecting(&stream)? {
+                    return Ok(Progress::Connecting(Stage::Tcp(stream)));
+                }
+                Transport::connected(stream, tls)?
+            }
+            Stage::Tls(stream) => stream,
+        };
+        let over = stream.handshake().map_err(|error| {
+            io::Error::new(error.kind(), format!("the TLS handshake failed: {error}"))
+        })?;
+        Ok(if over {
+            Progress::Connected(stream)
+        } else {
+            Progress::Connecting(Stage::Tls(stream))
+        })
+    }
+}
+
 /// Whether a socket that was connecting has connected; `false`: not yet.
 fn outcome_of_connecting(stream: &TcpStream) -> io::Result<bool> {
     if let Some(error) = stream.take_error()? {
@@ -333,8 +371,8 @@ fn outcome_of_connecting(stream: &TcpStream) -> io::Result<bool> {
 
 impl Source for Driver {
     fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
-        if matches!(self.link, Link::Connecting { .. }) && (ready.writable || ready.broken) {
-            self.check_connected(turn);
+        if matches!(self.link, Link::Connecting { .. }) {
+            self.go_on_connecting(ready, turn);
         }
         // The same event may tell more than that it has connected.
         self.each(|connection| connection.on_ready(ready, turn));
@@ -348,12 +386,20 @@ impl Source for Driver {
 
     fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next {
         let now = reactor::now();
-        if let Link::Connecting { until, .. } = self.link {
-            if now >= until {
+        if let Link::Connecting { stage, until } = &self.link {
+            if now >= *until {
                 let ms = self.shared.options.connect_timeout.as_millis();
-                self.connect_failed(&format!("no answer within {ms} ms"));
+                let reason = match stage {
+                    Stage::Tcp(_) => format!("no answer within {ms} ms"),
+                    Stage::Tls(_) => {
+                        format!(
+                            "the TLS handshake was not over within {ms} ms (does the server speak TLS?)"
+                        )
+                    }
+                };
+                self.connect_failed(&reason);
             } else {
-                turn.alarm_by(until);
+                turn.alarm_by(*until);
             }
         }
         self.expire_waiting(now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::interceptor::ClientInterceptor;
 use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX};
+use crate::transport::TlsClient;
 use crate::wire::Limits;
 
 /// The pauses between attempts to connect: doubling from `min` to `max`, each shortened by a
@@ -71,7 +72,7 @@ pub struct ChannelOptions {
     pub loops: Option<EventLoops>,
     /// The time that a call may take whose controller does not say. Streams have none.
     pub default_timeout: Duration,
-    /// The time that connecting may take.
+    /// The time that connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
     /// The pauses between attempts to connect. During a pause calls fail at once.
     pub backoff: Backoff,
@@ -94,6 +95,9 @@ pub struct ChannelOptions {
     /// What the server may send ahead of a stream's consumer: the items' bytes and 16 for each. One
     /// item may exceed it, so this and the largest item bound a stream's memory. At least 1.
     pub stream_credit_bytes: u32,
+    /// Speaks TLS. A server without it, or without the right certificate, is as good as none: calls
+    /// fail with `UNAVAILABLE`. `None` (the default): TCP as it is.
+    pub tls: Option<TlsClient>,
     /// Whether and when failed calls are repeated. `None`: never.
     pub retry: Option<RetryPolicy>,
     /// What looks at each call, in this order.
@@ -113,6 +117,7 @@ impl fmt::Debug for ChannelOptions {
             .field("silence_limit", &self.silence_limit)
             .field("keepalive", &self.keepalive)
             .field("stream_credit_bytes", &self.stream_credit_bytes)
+            .field("tls", &self.tls)
             .field("retry", &self.retry)
             .field("interceptors", &self.interceptors.len())
             .finish()
@@ -132,6 +137,7 @@ impl Default for ChannelOptions {
             silence_limit: Duration::from_secs(10),
             keepalive: Keepalive::default(),
             stream_credit_bytes: 256 << 10,
+            tls: None,
             retry: None,
             interceptors: Vec::new(),
         }

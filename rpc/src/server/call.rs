@@ -132,6 +132,10 @@ impl Call {
         root.state.fetch_or(REPLY_METADATA, Ordering::Release);
     }
 
+    pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
+        self.path.as_ref()?.peer_certificate()
+    }
+
     // ---- cancellation
 
     fn is_expired(&self) -> bool {

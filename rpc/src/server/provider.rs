@@ -21,6 +21,7 @@ use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, WAIT_MAX, on_group};
 use crate::service::Service;
 use crate::stats::{ConnectionInfo, ServerStats, WorkerQueue};
+use crate::transport::TlsServer;
 use crate::wire::Limits;
 
 /// How much longer than its grace a shutdown waits for the loops to notice that it has passed.
@@ -63,6 +64,13 @@ pub struct ProviderOptions {
     /// Shows the status pages at an address of their own, as plain HTTP. They stay there until a
     /// drain is over, and do not count as connections of the calls. `None` (the default): nowhere.
     pub status_addr: Option<SocketAddr>,
+    /// Speaks TLS, and nothing else, at its port: callers of both kinds, those in frames
+    /// ([`ChannelOptions::tls`](crate::ChannelOptions::tls)) and legacy ones. `None` (the default):
+    /// it speaks none. Either way a caller of the wrong sort is told so, if it can understand it.
+    pub tls: Option<TlsServer>,
+    /// The time that a TLS handshake may take, counted from when the connection is accepted; then
+    /// the connection is closed.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for ProviderOptions {
@@ -81,6 +89,8 @@ impl Default for ProviderOptions {
             frame_timeout: Duration::from_secs(30),
             status_pages: false,
             status_addr: None,
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -99,6 +109,8 @@ impl fmt::Debug for ProviderOptions {
             .field("frame_timeout", &self.frame_timeout)
             .field("status_pages", &self.status_pages)
             .field("status_addr", &self.status_addr)
+            .field("tls", &self.tls)
+            .field("handshake_timeout", &self.handshake_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -268,6 +280,8 @@ impl RpcProvider {
             first_request_timeout: self.options.first_request_timeout,
             frame_timeout: self.options.frame_timeout,
             status_pages: self.options.status_pages,
+            tls: self.options.tls.clone(),
+            handshake_timeout: self.options.handshake_timeout,
         };
         let (services, health) = self.all_services();
         let server = ServerShared::new(services, health, options, addr, loops.handles().len());

@@ -18,6 +18,7 @@ use crate::keepalive::Keepalive;
 use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
 use crate::service::Service;
 use crate::stats::{ConnectionInfo, ServerMeter, ServerStats, ServiceLayout, WorkerQueue};
+use crate::transport::TlsServer;
 use crate::wire::Limits;
 
 /// One method of one registered service.
@@ -131,6 +132,8 @@ pub(super) struct ServeOptions {
     pub(super) first_request_timeout: Option<Duration>,
     pub(super) frame_timeout: Duration,
     pub(super) status_pages: bool,
+    pub(super) tls: Option<TlsServer>,
+    pub(super) handshake_timeout: Duration,
 }
 
 /// One started provider.

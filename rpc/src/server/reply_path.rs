@@ -9,8 +9,8 @@
 //! A reply is encoded where it is given, once, straight into the bytes that will be sent.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -45,6 +45,8 @@ pub(crate) struct ReplyPath {
     meter: Arc<ServerMeter>,
     mailed: Mutex<Mailed>,
     room: Room,
+    /// The peer's, in DER, if it was asked for one. There before the first call is begun.
+    peer_certificate: OnceLock<Box<[u8]>>,
 }
 
 /// How much of what streams may send the peer has not taken yet.
@@ -104,7 +106,19 @@ impl ReplyPath {
             meter: Arc::clone(&server.meter),
             mailed: Mutex::default(),
             room: Room::default(),
+            peer_certificate: OnceLock::new(),
         }
+    }
+
+    /// Says who the peer is.
+    pub(super) fn set_peer_certificate(&self, certificate: &[u8]) {
+        self.peer_certificate.get_or_init(|| certificate.into());
+    }
+
+    pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
+        self.peer_certificate
+            .get()
+            .map(|certificate| &**certificate)
     }
 
     /// The size of a message as it travels.

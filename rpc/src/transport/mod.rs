@@ -119,7 +119,7 @@ impl Transport {
         matches!(self, Transport::Plain(_))
     }
 
-    /// Whether bytes that were taken wait for the socket. A `flush` sends them; so do writes.
+    /// Whether bytes that were taken wait for the socket. Writes send them first.
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
@@ -128,13 +128,23 @@ impl Transport {
         }
     }
 
-    /// Tells the peer that nothing more will be sent. What it still sends can be thrown away with
+    /// Sends of them what the socket takes.
+    pub(crate) fn send_unsent(&mut self) -> io::Result<()> {
+        match self {
+            Transport::Plain(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => stream.send_unsent(),
+        }
+    }
+
+    /// Tells the peer that nothing more will be sent; again, if bytes were
+    /// [unsent](Transport::has_unsent). What it still sends can be thrown away with
     /// [`discard`](Transport::discard).
     pub(crate) fn finish_writing(&mut self) {
         #[cfg(feature = "tls")]
         if let Transport::Tls(stream) = self {
             stream.say_goodbye();
-            if stream.has_unsent() {
+            if stream.send_unsent().is_ok() && stream.has_unsent() {
                 // The end of the stream would overtake them.
                 return;
             }
@@ -147,6 +157,16 @@ impl Transport {
     /// it nothing can be read properly any more. 0 at the end of the stream.
     pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
         self.socket_mut().read(scratch)
+    }
+
+    /// Whether the peer ended the connection for what our certificate is, or because we showed none.
+    /// With TLS 1.3 it says so only after our side's handshake is over. It has listened to nothing.
+    pub(crate) fn was_turned_away(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => stream.was_turned_away(),
+        }
     }
 
     /// The certificate that the peer has shown, in DER, and our side has verified; `None` without

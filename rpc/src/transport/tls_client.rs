@@ -13,7 +13,7 @@ use super::tls_files::{Identity, TlsError, crypto, load_roots};
 use super::tls_stream::TlsStream;
 use super::watched::{CHECK_EVERY, Recipe, Watched};
 
-/// TLS for a channel, from PEM files. A channel has no option for it yet.
+/// TLS for a channel ([`ChannelOptions::tls`](crate::ChannelOptions::tls)), from PEM files.
 ///
 /// The server must show a certificate for the name that is given here, from one of the roots in the
 /// file; nobody else is trusted, the system's roots neither. Files that change are read again when

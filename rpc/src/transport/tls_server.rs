@@ -13,7 +13,7 @@ use super::tls_files::{Identity, TlsError, crypto, load_roots};
 use super::tls_stream::TlsStream;
 use super::watched::{CHECK_EVERY, Recipe, Watched};
 
-/// TLS for a provider, from PEM files. A provider has no option for it yet.
+/// TLS for a provider ([`ProviderOptions::tls`](crate::ProviderOptions::tls)), from PEM files.
 ///
 /// TLS 1.3 and 1.2, with the safe cipher suites of rustls. When a file changes, connections that
 /// come later get what it says now, without a restart: at most once a second, when somebody

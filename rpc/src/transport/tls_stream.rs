@@ -55,8 +55,10 @@ impl From<&Failure> for io::Error {
 
 /// What to look at, for the failures whose names do not say it.
 fn hint(error: &rustls::Error) -> &'static str {
-    let rustls::Error::AlertReceived(alert) = error else {
-        return "";
+    let alert = match error {
+        rustls::Error::AlertReceived(alert) => alert,
+        rustls::Error::InvalidMessage(_) => return " (that is no TLS)",
+        _ => return "",
     };
     match alert {
         AlertDescription::CertificateRequired => {
@@ -66,7 +68,9 @@ fn hint(error: &rustls::Error) -> &'static str {
         AlertDescription::BadCertificate
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown => " (the peer does not accept our certificate)",
-        AlertDescription::ProtocolVersion => " (the peer speaks no TLS there, or another version)",
+        AlertDescription::ProtocolVersion => {
+            " (the server does not speak TLS at this port, or another version of it)"
+        }
         _ => "",
     }
 }
@@ -120,6 +124,32 @@ impl<S: Read + Write> TlsStream<S> {
         self.tls.wants_write()
     }
 
+    /// See [`Transport::was_turned_away`](super::Transport::was_turned_away).
+    pub(super) fn was_turned_away(&self) -> bool {
+        let Some(Failure::Protocol(rustls::Error::AlertReceived(alert))) = &self.failure else {
+            return false;
+        };
+        matches!(
+            alert,
+            AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+        )
+    }
+
+    /// Sends of them what the socket takes.
+    pub(super) fn send_unsent(&mut self) -> io::Result<()> {
+        match self.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The peer's own certificate, if it has shown one and it was verified.
     pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
         let verified = !self.tls.is_handshaking();
@@ -130,10 +160,7 @@ impl<S: Read + Write> TlsStream<S> {
     /// See [`Transport::handshake`](super::Transport::handshake).
     pub(super) fn handshake(&mut self) -> io::Result<bool> {
         loop {
-            match self.flush() {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                _ => {}
-            }
+            self.send_unsent()?;
             if let Some(failure) = &self.failure {
                 return Err(failure.into());
             }
@@ -155,7 +182,11 @@ impl<S: Read + Write> TlsStream<S> {
 
     /// Tells the peer that nothing more will be sent. Nothing is heard after it either.
     pub(super) fn say_goodbye(&mut self) {
-        if self.failure.is_some() || std::mem::replace(&mut self.goodbye_said, true) {
+        // Who has not shown that it speaks TLS might take the goodbye for a reply.
+        if self.hello.is_some()
+            || self.failure.is_some()
+            || std::mem::replace(&mut self.goodbye_said, true)
+        {
             return;
         }
         self.tls.send_close_notify();
@@ -303,10 +334,8 @@ impl<S: Read + Write> Write for TlsStream<S> {
             return Err(ErrorKind::WouldBlock.into());
         }
         let taken = self.tls.writer().write(bytes)?;
-        match self.flush() {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
-            _ => Ok(taken),
-        }
+        self.send_unsent()?;
+        Ok(taken)
     }
 
     /// Sends the records that wait; `WouldBlock` if the socket does not take all of them.

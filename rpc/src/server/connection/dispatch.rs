@@ -20,6 +20,7 @@ use crate::server::worker_pool::Job;
 use crate::service::RpcContext;
 use crate::stream::Flow;
 use crate::trace::TraceContext;
+use crate::transport::is_client_hello;
 use crate::wire::{Peeked, ReplyKind, RequestKind, peek_request};
 
 /// The header of a call, without its names.
@@ -44,7 +45,12 @@ impl Connection {
             .cells
             .holds(self.in_flight, self.output.unsent_bytes());
         self.count_calls();
-        outcome
+        outcome.map_err(|error| match self.dialect {
+            Dialect::Unknown if is_client_hello(self.input.unread()) => {
+                ConnectionError::TlsAtPlainPort
+            }
+            _ => error,
+        })
     }
 
     fn dispatch_frames(
@@ -135,6 +141,9 @@ impl Connection {
         if self.dialect == Dialect::Unknown {
             self.dialect = dialect;
             self.path.cells.set_dialect(dialect);
+            if let Some(certificate) = self.stream.peer_certificate() {
+                self.path.set_peer_certificate(certificate);
+            }
             self.set_alarm(turn);
         }
         if self.dialect == dialect {

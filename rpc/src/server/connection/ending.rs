@@ -8,14 +8,14 @@
 //!    └── a rule was broken ─────────────────────────────────────────────────────────┘
 //! ```
 
-use std::io::{ErrorKind, Read};
-use std::net::Shutdown;
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use super::timeouts::FIRST_PING;
 use super::{Connection, ConnectionError, Dialect};
 use crate::reactor::{Next, Turn};
 use crate::server::outbox::Outbox;
+use crate::transport::TLS_WANTS_ANOTHER_PORT;
 use crate::wire::{InputBuffer, ReplyKind};
 
 /// How long a connection that was told to close waits for its peer to do so, so that unread
@@ -62,6 +62,7 @@ impl Connection {
         };
         self.in_flight == 0
             && self.output.is_empty()
+            && !self.stream.has_unsent()
             && self.legacy_failure.is_none()
             && nothing_gathered()
     }
@@ -169,8 +170,7 @@ impl Connection {
     /// Sends no more, and gives the peer a moment to take what was sent: closing a socket that
     /// holds unread bytes resets the connection, and the peer could lose our last replies.
     fn linger(&mut self, until: Instant, turn: &mut Turn<'_>) {
-        // It fails if the peer has gone, which the next read tells.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.finish_writing();
         let until = until.min(Instant::now() + LINGER);
         self.phase = Phase::Lingering { until };
         self.input = InputBuffer::default();
@@ -190,7 +190,7 @@ impl Connection {
                 Next::Keep
             };
         }
-        match self.stream.read(turn.scratch) {
+        match self.stream.discard(turn.scratch) {
             Ok(0) => {
                 self.readable = false;
                 self.read_closed = true;
@@ -217,7 +217,14 @@ impl Connection {
     pub(super) fn refuse(&mut self, error: &ConnectionError, turn: &mut Turn<'_>) -> Next {
         tracing::warn!(peer = %self.peer, reason = %error, "connection closed");
         self.collect_replies();
-        if self.write().is_err() {
+        let written = match error {
+            // Nothing can be written any more.
+            ConnectionError::Tls(_) => Ok(()),
+            // A socket that has sent nothing yet takes these few bytes.
+            ConnectionError::TlsAtPlainPort => self.stream.write_all(&TLS_WANTS_ANOTHER_PORT),
+            _ => self.write(),
+        };
+        if written.is_err() {
             return Next::Close;
         }
         self.output.clear();

@@ -14,12 +14,11 @@ mod ending;
 mod http;
 mod timeouts;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::Interest;
 use mio::net::TcpStream;
 
 use self::ending::Phase;
@@ -29,6 +28,7 @@ use super::reply_path::ReplyPath;
 use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};
+use crate::transport::Transport;
 use crate::wire::{FrameError, InputBuffer, OutputQueue};
 
 /// Bytes read from one connection in one turn; then the others have theirs.
@@ -53,6 +53,13 @@ enum ConnectionError {
     NoPong,
     #[error("a visitor of the status pages is too slow (ProviderOptions::frame_timeout)")]
     SlowVisitor,
+    #[error("no TLS handshake within the time for it (ProviderOptions::handshake_timeout)")]
+    NoHandshake,
+    /// The peer was told so, as far as it can understand.
+    #[error(transparent)]
+    Tls(io::Error),
+    #[error("a TLS client at a port that speaks none (ProviderOptions::tls)")]
+    TlsAtPlainPort,
 }
 
 #[expect(
@@ -60,7 +67,7 @@ enum ConnectionError {
     reason = "independent facts, not one state"
 )]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     peer: SocketAddr,
     server: Arc<ServerShared>,
     path: Arc<ReplyPath>,
@@ -106,17 +113,24 @@ pub(super) struct Connection {
 impl Connection {
     /// Registers a socket with the loop; `None` if it is broken or the server is shutting down.
     pub(super) fn open(
-        mut stream: TcpStream,
+        socket: TcpStream,
         peer: SocketAddr,
         (server, arrival): (&Arc<ServerShared>, Arrival),
         handle: &Arc<LoopHandle>,
         turn: &mut Turn<'_>,
     ) -> Option<Connection> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = turn.registry.register(&mut stream, turn.token(), interest) {
-            tracing::warn!(%peer, %error, "a connection cannot be watched and is closed");
-            return None;
-        }
+        let stream =
+            Transport::accepted(socket, server.options.tls.as_ref()).and_then(|mut stream| {
+                stream.register(turn.registry, turn.token())?;
+                Ok(stream)
+            });
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "a connection cannot be watched and is closed");
+                return None;
+            }
+        };
         let now = Instant::now();
         let cells = ConnectionCells::new(peer, now);
         let path = ReplyPath::new(Arc::clone(handle), turn.id, server, cells);
@@ -197,10 +211,17 @@ impl Connection {
                     self.path.cells.received(read.bytes, self.now);
                     // A socket that held less than asked for reports again when more arrives.
                     // The end of the stream may have been reported together with its last bytes.
-                    self.readable = !read.drained || self.read_closed;
+                    let drained = read.drained && self.stream.a_short_read_drains();
+                    self.readable = !drained || self.read_closed;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    turn.again();
+                    return Next::Keep;
+                }
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    return self.refuse(&ConnectionError::Tls(error), turn);
+                }
                 Err(error) => {
                     tracing::debug!(peer = %self.peer, %error, "connection lost");
                     return Next::Close;
@@ -283,17 +304,19 @@ impl Connection {
     }
 
     /// Writes what the socket takes.
-    fn write(&mut self) -> std::io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         let before = self.output.unsent_bytes();
         self.output.write_to(&mut self.stream)?;
+        self.stream.send_unsent()?;
         let after = self.output.unsent_bytes();
         self.stats.sent(before - after);
         self.path.cells.sent(before - after);
-        if self.blocked && after < before {
+        let blocked = after > 0 || self.stream.has_unsent();
+        if self.blocked && (after < before || !blocked) {
             // The peer's system has taken something, which is a sign of life as well.
             self.timeouts.heard(Instant::now());
         }
-        self.blocked = after > 0;
+        self.blocked = blocked;
         Ok(())
     }
 
@@ -302,6 +325,9 @@ impl Connection {
         self.collect_replies();
         if matches!(self.phase, Phase::Lingering { .. }) {
             self.output.clear();
+            if self.stream.has_unsent() {
+                self.stream.finish_writing();
+            }
             return Next::Keep;
         }
         if let Err(error) = self.write() {
@@ -338,7 +364,8 @@ impl Source for Connection {
         }
         self.readable |= ready.readable;
         self.read_closed |= ready.read_closed;
-        if ready.writable && !self.output.is_empty() && self.flush(turn) == Next::Close {
+        let unsent = !self.output.is_empty() || self.stream.has_unsent();
+        if ready.writable && unsent && self.flush(turn) == Next::Close {
             return Next::Close;
         }
         if self.paused {

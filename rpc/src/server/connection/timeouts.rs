@@ -47,6 +47,8 @@ pub(super) struct Situation {
     pub(super) idle: bool,
     /// Bytes of the frame at the front of the input.
     pub(super) frame_bytes: usize,
+    /// The TLS handshake is under way.
+    pub(super) handshaking: bool,
 }
 
 /// What is due.
@@ -130,6 +132,9 @@ impl Timeouts {
         if passed(self.visit_ends(options)) {
             return Due::Close(ConnectionError::SlowVisitor);
         }
+        if situation.handshaking && passed(later(self.opened, Some(options.handshake_timeout))) {
+            return Due::Close(ConnectionError::NoHandshake);
+        }
         if !situation.listening {
             // Nothing can be heard, so silence means nothing.
             self.resumed(now);
@@ -175,6 +180,8 @@ impl Timeouts {
     /// When something may be due next.
     pub(super) fn next(&self, situation: Situation, options: &ServeOptions) -> Option<Instant> {
         let framed = situation.dialect == Dialect::Framed;
+        let handshake = situation.handshaking.then_some(options.handshake_timeout);
+        let handshake = later(self.opened, handshake);
         let first_request = match situation.dialect {
             Dialect::Unknown if situation.listening => {
                 later(self.opened, options.first_request_timeout)
@@ -193,7 +200,8 @@ impl Timeouts {
             Some(timeout) if framed && situation.idle => later(self.idle_since, Some(timeout)),
             _ => None,
         };
-        let times = [first_request, frame, life, idle, self.visit_ends(options)];
+        let visit = self.visit_ends(options);
+        let times = [handshake, first_request, frame, life, idle, visit];
         times.into_iter().flatten().min()
     }
 }
@@ -209,6 +217,7 @@ impl Connection {
             listening: !self.paused && !self.read_closed,
             idle: self.in_flight == 0,
             frame_bytes: self.input.unread().len(),
+            handshaking: self.stream.is_handshaking(),
         }
     }
 
@@ -262,6 +271,7 @@ mod tests {
         listening: true,
         idle: false,
         frame_bytes: 0,
+        handshaking: false,
     };
 
     fn options() -> ServeOptions {
@@ -273,6 +283,8 @@ mod tests {
             first_request_timeout: None,
             frame_timeout: Duration::from_secs(30),
             status_pages: false,
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 
@@ -346,6 +358,31 @@ mod tests {
         assert!(matches!(due, Due::Ping(_)));
     }
 
+    #[test]
+    fn a_handshake_has_its_time_and_silence_after_it_counts_for_nothing() {
+        let (start, options) = (Instant::now(), options());
+        let mut timeouts = Timeouts::new(start);
+        let handshaking = Situation {
+            dialect: Dialect::Unknown,
+            listening: false,
+            handshaking: true,
+            ..FRAMED
+        };
+        let next = timeouts.next(handshaking, &options);
+        assert_eq!(next, Some(start + seconds(10)));
+        let mut due = |at, situation| timeouts.due(start + seconds(at), situation, &options);
+        assert!(matches!(due(9, handshaking), Due::Nothing));
+        let over = Situation {
+            handshaking: false,
+            ..handshaking
+        };
+        assert!(matches!(due(1_000, over), Due::Nothing));
+        assert!(matches!(
+            due(10, handshaking),
+            Due::Close(ConnectionError::NoHandshake)
+        ));
+    }
+
     /// An alarm that is set to the past would ring for ever.
     #[test]
     fn what_is_due_next_is_never_due_already() {
@@ -377,6 +414,7 @@ mod tests {
                     listening: random.bool(),
                     idle: random.bool(),
                     frame_bytes: random.usize(0..10_000),
+                    handshaking: random.bool(),
                 };
                 match timeouts.due(now, situation, &options) {
                     Due::Nothing => {}

@@ -15,6 +15,14 @@
 //!
 //! Without the cargo feature `tls` there is TCP only: [`TlsServer`] and [`TlsClient`] have no values.
 
+#![cfg_attr(
+    not(feature = "tls"),
+    expect(
+        clippy::unnecessary_wraps,
+        reason = "what TLS can fail at, TCP alone cannot"
+    )
+)]
+
 mod hello;
 #[cfg(feature = "tls")]
 mod tls_client;

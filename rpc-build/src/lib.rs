@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! friend.proto --protox--> FileDescriptorSet --prost-build--> messages
-//!                                            `--service.rs--> trait, adapter, stub
+//!                              │             `--service.rs--> trait, adapter, stub
+//!                              └--descriptors.rs--> what the adapter tells who asks for descriptors
 //! ```
 //!
 //! In `build.rs`:
@@ -23,12 +24,19 @@
 //! implement, `FooService` that registers an implementation with a provider, and `FooStub` that
 //! calls one through a channel. On the wire a service goes by its simple name as written in the
 //! file. Messages are prost's; their `bytes` fields are `bytes::Bytes`.
+//!
+//! | in the `.proto` | in the trait | in the stub |
+//! |---|---|---|
+//! | `rpc GetBar(Args) returns (Reply)` | `get_bar(&self, context, args, done: Done<Reply>)` | `get_bar`, `get_bar_async` |
+//! | `rpc Watch(Args) returns (stream Event)` | `watch(&self, context, args, stream: StreamSender<Event>)` | `watch`, an `RpcStream<Event>`; `watch_async` |
+//! | `rpc Put(stream Args) returns (Reply)` | refused: [`CompileError::ClientStreaming`] | |
 
 use std::path::{Path, PathBuf};
 
 use prost_build::Config;
 use protox::prost_reflect::prost_types::FileDescriptorSet;
 
+mod descriptors;
 mod service;
 
 /// Why the files could not be compiled.
@@ -38,9 +46,14 @@ pub enum CompileError {
     /// The `.proto` files are wrong; the text names file, line and column.
     #[error("{0:?}")]
     Parse(#[source] protox::Error),
-    /// A method takes or returns a stream, which this version does not offer.
-    #[error("{service}.{method} is streaming; only unary methods are supported")]
-    Streaming {
+    /// A method takes a stream, which the wire format does not offer.
+    #[error(
+        "{file}: {service}.{method} takes a stream; only replies can be streams: \
+         take one message, and be called several times"
+    )]
+    ClientStreaming {
+        /// The file that defines the service.
+        file: String,
         /// The service's simple name.
         service: String,
         /// The method's name.
@@ -88,19 +101,13 @@ fn compile_with(
     includes: &[impl AsRef<Path>],
 ) -> Result<(), CompileError> {
     let descriptors = describe(files, includes).map_err(CompileError::Parse)?;
-    for service in descriptors.file.iter().flat_map(|file| &file.service) {
-        for method in &service.method {
-            if method.client_streaming() || method.server_streaming() {
-                return Err(CompileError::Streaming {
-                    service: service.name().to_owned(),
-                    method: method.name().to_owned(),
-                });
-            }
-        }
-    }
+    refuse_client_streaming(&descriptors)?;
+    let generator = service::Generator {
+        files: descriptors::service_files(&descriptors),
+    };
     config
         .bytes(["."])
-        .service_generator(Box::new(service::Generator))
+        .service_generator(Box::new(generator))
         .compile_fds(descriptors)
         .map_err(CompileError::Write)
 }
@@ -116,4 +123,20 @@ fn describe(
         .include_imports(true)
         .open_files(files)?;
     Ok(compiler.file_descriptor_set())
+}
+
+fn refuse_client_streaming(descriptors: &FileDescriptorSet) -> Result<(), CompileError> {
+    for file in &descriptors.file {
+        for service in &file.service {
+            let mut methods = service.method.iter();
+            if let Some(method) = methods.find(|method| method.client_streaming()) {
+                return Err(CompileError::ClientStreaming {
+                    file: file.name().to_owned(),
+                    service: service.name().to_owned(),
+                    method: method.name().to_owned(),
+                });
+            }
+        }
+    }
+    Ok(())
 }

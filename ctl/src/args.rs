@@ -1,0 +1,263 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Failure, in_one_line};
+
+const EXAMPLES: &str = "\
+Examples:
+  kvctl rpc list 127.0.0.1:7788
+  kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl rpc --help
+
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+const RPC_EXAMPLES: &str = "\
+Examples:
+  kvctl rpc list 127.0.0.1:7788                           what it serves
+  kvctl rpc describe 127.0.0.1:7788 FiendServiceRpc       a service and its messages
+  kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl rpc ping 127.0.0.1:7788 --count 10
+  kvctl rpc health 127.0.0.1:7788 FiendServiceRpc --watch
+  kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 64 --duration 5
+
+list, describe, call and bench ask the server's Reflection service, health its Health service: the
+server has to offer the builtin services. ping needs nothing.
+
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList - < args.json
+  kvctl rpc call 127.0.0.1:7788 Health.Watch --timeout 60      each change, for a minute
+
+JSON is protobuf's: bytes are base64, 64-bit numbers are strings, fields go by either name
+(user_id, userId), and fields with their default value may be left out.";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --json '{\"userid\": 1000}'
+  kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 1 --duration 2
+  kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 1024 --connections 16";
+
+/// Looks into running servers.
+#[derive(Debug, Parser)]
+#[command(name = "kvctl", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) area: Area,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Area {
+    /// Lists, describes, calls and measures the services of any server of the RPC layer.
+    #[command(subcommand, after_help = RPC_EXAMPLES)]
+    Rpc(RpcCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RpcCommand {
+    /// Lists the services of a server and their methods.
+    List {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Prints a service, or one method of it, and their messages, as a .proto would.
+    Describe {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// A service, by its simple or full name, or one method of it.
+        #[arg(value_name = "SERVICE[.METHOD]")]
+        name: String,
+    },
+    /// Calls a method; prints its reply as JSON, a line for each message of a stream.
+    #[command(after_help = CALL_EXAMPLES)]
+    Call {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[arg(value_name = "SERVICE.METHOD", value_parser = method_name)]
+        method: MethodName,
+        /// The arguments; `-`: from standard input.
+        #[arg(value_name = "JSON", default_value = "{}")]
+        json: String,
+        /// Prints fields also where they have their default value.
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Asks a server whether it is there, and how long the answer takes.
+    Ping {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// How often.
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+        count: u32,
+        /// The pause between two pings, in seconds.
+        #[arg(long, value_name = "S", default_value = "1", value_parser = pause)]
+        interval: Duration,
+    },
+    /// Asks a server whether it, or one service, should be sent calls; fails unless it is SERVING.
+    Health {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// The simple name of a service; without one: the server as a whole.
+        #[arg(value_name = "SERVICE", default_value = "", hide_default_value = true)]
+        service: String,
+        /// Prints the status now and whenever it changes.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Calls a method over and over; prints rate and latencies.
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[arg(value_name = "SERVICE.METHOD", value_parser = method_name)]
+    pub(crate) method: MethodName,
+    /// The arguments of each call; `-`: from standard input.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) json: String,
+    /// Calls that are under way at once, on all connections together.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) concurrency: u32,
+    /// Connections to spread them over, at most 1024 calls on each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) connections: u32,
+    /// How long to go on, in seconds.
+    #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
+    pub(crate) duration: Duration,
+}
+
+/// Which server, and what all calls to it have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// The server, as HOST:PORT.
+    #[arg(value_name = "ADDR")]
+    pub(crate) addr: String,
+    /// How long a call may take, in seconds [default: 10; streams: no limit].
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Sends VALUE along with each call; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) metadata: Vec<(String, String)>,
+    /// Sends `authorization: Bearer TOKEN` along with each call.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+}
+
+/// `SERVICE.METHOD`; the service by its simple or full name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MethodName {
+    pub(crate) service: String,
+    pub(crate) method: String,
+}
+
+/// Parses the command line; `None` when its user only asked for `--help` or `--version`.
+///
+/// # Errors
+/// [`Failure::Usage`] with clap's lines (what is wrong, a tip) in one.
+pub(crate) fn parse() -> Result<Option<Args>, Failure> {
+    let error = match Args::try_parse() {
+        Ok(args) => return Ok(Some(args)),
+        Err(error) => error,
+    };
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        let printed = error.print();
+        printed.map_err(|error| Failure::Failed(format!("cannot print the help: {error}")))?;
+        return Ok(None);
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(Failure::Usage(
+            "say what to do (--help shows examples)".to_owned(),
+        ));
+    }
+    let text = error.render().to_string();
+    let told = text.lines().take_while(|line| !line.starts_with("Usage:"));
+    let told = in_one_line(&told.collect::<Vec<_>>().join("\n"));
+    let told = told.strip_prefix("error: ").unwrap_or(&told);
+    Err(Failure::Usage(format!("{told} (--help shows examples)")))
+}
+
+/// Takes `SERVICE.METHOD` apart; `None` if it is not of that form.
+pub(crate) fn split_method(name: &str) -> Option<MethodName> {
+    let (service, method) = name.rsplit_once('.')?;
+    let whole = !service.is_empty() && !method.is_empty();
+    whole.then(|| MethodName {
+        service: service.to_owned(),
+        method: method.to_owned(),
+    })
+}
+
+fn method_name(text: &str) -> Result<MethodName, String> {
+    split_method(text).ok_or_else(|| "write SERVICE.METHOD, as in Health.Check".to_owned())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or_else(|| "write KEY=VALUE, as in tenant=blue".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .filter(|duration| *duration >= Duration::from_millis(1))
+        .ok_or_else(|| "write seconds, 0.001 or more, as in 10 or 0.5".to_owned())
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "write seconds, as in 1 or 0.5".to_owned())
+}
+
+/// At most a day, so that no sum of times overflows.
+fn duration(text: &str) -> Option<Duration> {
+    let seconds = text.parse::<f64>().ok()?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| *duration <= Duration::from_hours(24))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_method_goes_by_the_simple_or_the_full_name_of_its_service() {
+        let name = |service: &str, method: &str| MethodName {
+            service: service.to_owned(),
+            method: method.to_owned(),
+        };
+        assert_eq!(split_method("Keeper.Find"), Some(name("Keeper", "Find")));
+        assert_eq!(
+            split_method("zoo.Keeper.Find"),
+            Some(name("zoo.Keeper", "Find"))
+        );
+        for wrong in ["Keeper", ".Find", "Keeper.", ""] {
+            assert_eq!(split_method(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_may_have_any_value() {
+        assert_eq!(key_value("a=b=c").unwrap(), ("a".into(), "b=c".into()));
+        assert_eq!(key_value("a=").unwrap(), ("a".into(), String::new()));
+        assert!(key_value("=b").is_err());
+        assert!(key_value("a").is_err());
+    }
+}

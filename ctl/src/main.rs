@@ -1,0 +1,70 @@
+//! `kvctl`: looks into running servers.
+//!
+//! ```text
+//! args.rs ──► main.rs ──► look.rs: list, describe, call ──► reflection.rs ──► server.rs: the channel
+//!                │                    └──► json.rs, proto_text.rs                 ▲
+//!                ├──────► wellbeing.rs: ping, health ─────────────────────────────┤
+//!                └──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
+//! ```
+//!
+//! It knows no service beforehand: what a server serves and how its messages look it asks the
+//! server's Reflection service.
+
+mod args;
+mod bench;
+mod failure;
+mod json;
+mod load;
+mod look;
+mod proto_text;
+mod reflection;
+mod server;
+mod wellbeing;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Area, RpcCommand};
+use crate::failure::{Failure, exit_code};
+use crate::server::Server;
+
+fn main() -> ExitCode {
+    // What goes wrong comes back as an error; the log is for who asks for it.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    exit_code(run())
+}
+
+fn run() -> Result<(), Failure> {
+    let Some(args) = args::parse()? else {
+        return Ok(());
+    };
+    let Area::Rpc(command) = args.area;
+    match command {
+        RpcCommand::List { server } => look::list(&Server::new(server)?),
+        RpcCommand::Describe { server, name } => look::describe(&Server::new(server)?, &name),
+        RpcCommand::Call {
+            server,
+            method,
+            json,
+            defaults,
+        } => look::call(&Server::new(server)?, &method, json, defaults),
+        RpcCommand::Ping {
+            server,
+            count,
+            interval,
+        } => wellbeing::ping(&Server::new(server)?, count, interval),
+        RpcCommand::Health {
+            server,
+            service,
+            watch,
+        } => wellbeing::health(&Server::new(server)?, &service, watch),
+        RpcCommand::Bench(args) => bench::bench(args),
+    }
+}

@@ -225,6 +225,10 @@ impl RpcController {
             }
             timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
         }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let text = "the call was given no time";
+            return Err(RpcError::new(Code::DeadlineExceeded, text));
+        }
         Ok(Terms {
             serial: state.serial,
             timeout,

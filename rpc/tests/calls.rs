@@ -7,6 +7,7 @@ mod common;
 
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 
 use common::*;
 use rpc::{
@@ -243,4 +244,17 @@ fn a_forgotten_call_and_a_panic_answer_internal() {
     );
     assert!(error.may_have_executed());
     server.assert_serves();
+}
+
+#[test]
+fn a_call_that_is_given_no_time_is_not_sent() {
+    let server = serve();
+    let channel = server.channel();
+    let mut controller = RpcController::with_timeout(Duration::ZERO);
+    let result: Result<Blob, _> = channel.call(&HOLD, &mut controller, &blob("x"));
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(!error.may_have_executed());
+    server.assert_serves();
+    assert!(server.held.try_recv().is_err(), "a handler has seen it");
 }

@@ -62,15 +62,15 @@ fn a_call_is_in_flight_until_it_is_answered_and_its_time_is_recorded() {
     let channel = server.channel();
     let ended = begin(&channel, &HOLD, rpc::RpcController::new(), "x");
     let held = server.next_held();
-    let hold = method(&server.handle, "Hold");
-    assert_eq!((hold.begun, hold.in_flight, hold.count()), (1, 1, 0));
+    let of_hold = method(&server.handle, "Hold");
+    assert_eq!((of_hold.begun, of_hold.in_flight, of_hold.count()), (1, 1, 0));
     let pause = Duration::from_millis(20);
     std::thread::sleep(pause);
     held.echo();
     end(&ended).unwrap();
-    let hold = method(&server.handle, "Hold");
-    assert_eq!((hold.begun, hold.in_flight, hold.count()), (1, 0, 1));
-    assert!(hold.latency.sum() >= pause, "{:?}", hold.latency);
+    let of_hold = method(&server.handle, "Hold");
+    assert_eq!((of_hold.begun, of_hold.in_flight, of_hold.count()), (1, 0, 1));
+    assert!(of_hold.latency.sum() >= pause, "{:?}", of_hold.latency);
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn calls_whose_connection_is_gone_end_when_they_are_answered() {
     let held: Vec<_> = (1..=3).map(|_| server.next_held()).collect();
     drop(socket);
     wait_until(&server.handle, |stats| stats.connections_open == 0);
-    let hold = method(&server.handle, "Hold");
-    assert_eq!((hold.begun, hold.in_flight), (3, 3));
+    let of_hold = method(&server.handle, "Hold");
+    assert_eq!((of_hold.begun, of_hold.in_flight), (3, 3));
     held.into_iter().for_each(Held::echo);
-    let hold = method(&server.handle, "Hold");
-    assert_eq!((hold.in_flight, hold.count_of(Code::Ok)), (0, 3));
+    let of_hold = method(&server.handle, "Hold");
+    assert_eq!((of_hold.in_flight, of_hold.count_of(Code::Ok)), (0, 3));
 }
 
 /// The replies that nobody takes have gathered on the loop's own thread.

@@ -130,7 +130,7 @@ impl Attempts {
             Completion::Callback(Box::new(move |ended| self.ended(ended)))
         };
         match server.begin(&request, &Raw(&args), completion) {
-            Ok(id) => {
+            Ok((id, _)) => {
                 let call = Attached::InFlight(Arc::downgrade(&server), id);
                 controller.attach(terms.serial, 2 * attempt, call);
             }

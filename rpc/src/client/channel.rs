@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::{DecodeError, Message};
 
 use super::attempts::{Attempts, NewCall};
+use super::loan::Borrowed;
 use super::options::ChannelOptions;
 use super::pending::{Completion, Ended, Waiter};
 use super::raw::Raw;
@@ -224,7 +225,10 @@ impl RpcChannel {
         let terms = controller.begin()?;
         let waiter = Waiter::new();
         let completion = Completion::Blocking(Arc::clone(&waiter));
-        inner.begin(method, controller, terms, args, 0, completion);
+        let borrowed = inner.begin(method, controller, terms, args, 0, completion);
+        if let Some(borrowed) = borrowed {
+            borrowed.drive(&waiter);
+        }
         Ok(waiter.wait())
     }
 
@@ -389,7 +393,8 @@ impl Inner {
         self.begin(method, controller, terms, args, self.window(), completion);
     }
 
-    /// Begins a call; `credit` 0: a unary one. What keeps it from beginning ends it.
+    /// Begins a call; `credit` 0: a unary one. What keeps it from beginning ends it. A connection
+    /// that it returns has to be driven.
     fn begin(
         &self,
         method: &'static MethodDescriptor,
@@ -398,7 +403,7 @@ impl Inner {
         args: &impl Message,
         credit: u32,
         completion: Completion,
-    ) {
+    ) -> Option<Borrowed<'_>> {
         if terms.timeout.is_none() && credit == 0 {
             terms.timeout = Some(self.targets.options.default_timeout);
         }
@@ -411,7 +416,8 @@ impl Inner {
                 credit,
                 completion,
             };
-            return Attempts::begin(&self.targets, call);
+            Attempts::begin(&self.targets, call);
+            return None;
         };
         let request = Request {
             method,
@@ -421,11 +427,15 @@ impl Inner {
             credit,
         };
         match server.begin(&request, args, completion) {
-            Ok(id) => {
+            Ok((id, borrowed)) => {
                 let call = Attached::InFlight(Arc::downgrade(server), id);
                 controller.attach(terms.serial, 1, call);
+                borrowed
             }
-            Err((completion, error)) => completion.end(error.into()),
+            Err((completion, error)) => {
+                completion.end(error.into());
+                None
+            }
         }
     }
 }

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use mio::{Registry, Token};
+
 use super::in_flight::InFlight;
 use super::pending::{Ended, Pending};
 use super::shared::{ChannelShared, Queued};
 use super::stream::Origin;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
-use crate::reactor::{self, Ready, Turn, WAIT_MAX};
+use crate::reactor::{self, Ready, WAIT_MAX};
 use crate::transport::Transport;
 use crate::wire::{
     FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind,
@@ -51,6 +53,23 @@ pub(super) enum Broken {
     /// It begins no call of this connection.
     #[error("the server refused the connection: {0}")]
     Refused(RpcError),
+}
+
+/// What a connection reads with, on whatever thread it is driven.
+pub(super) struct Reading<'a> {
+    /// A buffer for one read.
+    scratch: &'a mut [u8],
+    /// There may be more to read; others have their turn first.
+    pub(super) again: bool,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(scratch: &'a mut [u8]) -> Reading<'a> {
+        Reading {
+            scratch,
+            again: false,
+        }
+    }
 }
 
 #[expect(
@@ -142,6 +161,29 @@ impl Connection {
         self.in_flight.is_empty() && self.output.is_empty() && !self.stream.has_unsent()
     }
 
+    /// No call is under way, and there is nothing to be sent, read or waited for.
+    pub(super) fn is_calm(&self) -> bool {
+        self.is_done()
+            && !self.stream.has_unsent()
+            && self.proven
+            && !self.left
+            && !self.flush_wanted
+            && !self.readable
+            && self.pinged_at.is_none()
+            && self.pong_owed.is_none()
+    }
+
+    /// Has the socket watched by another poll.
+    pub(super) fn watch_with(
+        &mut self,
+        old: &Registry,
+        new: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        old.deregister(self.stream.socket_mut())?;
+        self.stream.register(new, token)
+    }
+
     /// Whether there is something new to be flushed. Asking twice is asking once.
     pub(super) fn take_flush_wanted(&mut self) -> bool {
         std::mem::take(&mut self.flush_wanted)
@@ -218,19 +260,23 @@ impl Connection {
     // ---- the socket
 
     /// The socket reported something, or another one that shares its events did.
-    pub(super) fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Result<(), Broken> {
+    pub(super) fn on_ready(
+        &mut self,
+        ready: Ready,
+        reading: &mut Reading<'_>,
+    ) -> Result<(), Broken> {
         // The next read tells what has broken.
         self.readable |= ready.readable || ready.broken;
         self.read_closed |= ready.read_closed || ready.broken;
         let flushed = if ready.writable { self.flush() } else { Ok(()) };
-        self.read_after(flushed, turn)
+        self.read_after(flushed, reading)
     }
 
     /// Writes what there is to write.
-    pub(super) fn on_flush(&mut self, turn: &mut Turn<'_>) -> Result<(), Broken> {
+    pub(super) fn on_flush(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let flushed = self.flush();
         if flushed.is_err() {
-            return self.read_after(flushed, turn);
+            return self.read_after(flushed, reading);
         }
         Ok(())
     }
@@ -257,15 +303,15 @@ impl Connection {
         Ok(self.stream.send_unsent()?)
     }
 
-    /// Reads after an attempt to write. Replies that came before a break count, so they are read
+    /// Reading after an attempt to write. Replies that came before a break count, so they are read
     /// even if there is no writing any more.
     fn read_after(
         &mut self,
         flushed: Result<(), Broken>,
-        turn: &mut Turn<'_>,
+        reading: &mut Reading<'_>,
     ) -> Result<(), Broken> {
         self.readable |= flushed.is_err();
-        let read = self.read(turn);
+        let read = self.read(reading);
         // What a server said for a reason goes before the break that followed.
         if matches!(read, Err(Broken::Refused(_))) {
             return read;
@@ -273,16 +319,16 @@ impl Connection {
         flushed.and(read)
     }
 
-    fn read(&mut self, turn: &mut Turn<'_>) -> Result<(), Broken> {
+    fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let mut budget = READ_BYTES_PER_TURN;
         while self.readable {
             if budget == 0 {
-                turn.again();
+                reading.again = true;
                 break;
             }
             let read = self
                 .input
-                .read_from(&mut self.stream, turn.scratch, self.frame_bytes);
+                .read_from(&mut self.stream, reading.scratch, self.frame_bytes);
             match read {
                 Ok(read) if read.bytes == 0 => return Err(Broken::Closed),
                 Ok(read) => {
@@ -298,7 +344,7 @@ impl Connection {
                     (self.readable, self.read_closed) = (false, false);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
-                    turn.again();
+                    reading.again = true;
                     break;
                 }
                 Err(error) if !self.proven && self.stream.was_turned_away() => {

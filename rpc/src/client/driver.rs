@@ -17,7 +17,8 @@ use std::time::Instant;
 use mio::Interest;
 use mio::net::TcpStream;
 
-use super::connection::{Broken, Connection, expired};
+use super::connection::{Broken, Connection, Reading, expired};
+use super::loan::{CHECK_EVERY, Fetched};
 use super::shared::{ChannelShared, Queued};
 use super::state::ChannelState;
 use super::waiting::Waiting;
@@ -29,10 +30,18 @@ use crate::transport::{TlsClient, Transport};
 /// as this within the life of one call is not waited for any longer.
 const RETIRED_MAX: usize = 4;
 
+/// So many blocking calls that were alone, one after the other, have the connection lent.
+const LONE_CALLS_MIN: u32 = 8;
+
 enum Link {
     None,
-    Connecting { stage: Stage, until: Instant },
+    Connecting {
+        stage: Stage,
+        until: Instant,
+    },
     Connected(Box<Connection>),
+    /// Callers drive the connection, see [`loan`](super::loan).
+    Lent,
 }
 
 /// How far a connection has come that is being made.
@@ -53,6 +62,8 @@ pub(super) struct Driver {
     /// Empty between turns; kept for its memory.
     calls: Vec<Queued>,
     flush_asked: bool,
+    /// Blocking calls in a row, each of which found the connection without a call.
+    lone_calls: u32,
     /// Failures in a row.
     failures: u32,
 }
@@ -66,24 +77,30 @@ impl Driver {
             retired: Vec::new(),
             calls: Vec::new(),
             flush_asked: false,
+            lone_calls: 0,
             failures: 0,
         }
     }
 
     /// Takes what callers left and does what it asks for.
     pub(super) fn look(&mut self, turn: &mut Turn<'_>) -> Next {
+        if matches!(self.link, Link::Lent) && !self.fetch(turn) {
+            // It is looked again when the connection is back.
+            return Next::Keep;
+        }
         let output = match &mut self.link {
             Link::Connected(connection) => connection.output(),
-            Link::None | Link::Connecting { .. } => &mut self.waiting.output,
+            _ => &mut self.waiting.output,
         };
         let taken = self.shared.take(output, &mut self.calls);
+        self.count_lone_calls();
         for queued in self.calls.drain(..) {
             if let Some(deadline) = queued.pending.deadline() {
                 turn.alarm_by(deadline);
             }
             match &mut self.link {
                 Link::Connected(connection) => connection.add(queued),
-                Link::None | Link::Connecting { .. } => self.waiting.add(queued),
+                _ => self.waiting.add(queued),
             }
         }
         for id in taken.cancels {
@@ -112,7 +129,7 @@ impl Driver {
     fn connections(&mut self) -> impl Iterator<Item = &mut Connection> {
         let current = match &mut self.link {
             Link::Connected(connection) => Some(&mut **connection),
-            Link::None | Link::Connecting { .. } => None,
+            _ => None,
         };
         current.into_iter().chain(&mut self.retired)
     }
@@ -148,6 +165,57 @@ impl Driver {
             .fold(false, |wanted, it| it.take_flush_wanted() | wanted);
         if wanted && !std::mem::replace(&mut self.flush_asked, true) {
             flush_later(turn.id);
+        }
+    }
+
+    // ---- lending
+
+    fn count_lone_calls(&mut self) {
+        match (&self.calls[..], &self.link) {
+            ([], _) => {}
+            ([queued], Link::Connected(connection))
+                if queued.pending.is_blocking() && connection.calls() == 0 =>
+            {
+                self.lone_calls = self.lone_calls.saturating_add(1);
+            }
+            _ => self.lone_calls = 0,
+        }
+    }
+
+    /// Lends the connection to its callers if they come one after the other.
+    fn lend_to_lone_caller(&mut self, turn: &mut Turn<'_>) {
+        let (lone, alone) = (self.lone_calls >= LONE_CALLS_MIN, self.retired.is_empty());
+        if !(lone && alone && matches!(&self.link, Link::Connected(it) if it.is_calm())) {
+            return;
+        }
+        let Link::Connected(connection) = std::mem::replace(&mut self.link, Link::Lent) else {
+            return;
+        };
+        match self.shared.loans.lend(connection, turn.registry) {
+            Ok(()) => turn.alarm_by(Instant::now() + CHECK_EVERY),
+            Err((connection, broken)) => {
+                self.lone_calls = 0;
+                self.link = Link::Connected(connection);
+                if let Some(broken) = broken {
+                    self.disconnect(&broken);
+                }
+            }
+        }
+    }
+
+    /// Gets the connection back that was lent; `false`: its caller has to bring it.
+    fn fetch(&mut self, turn: &mut Turn<'_>) -> bool {
+        match self.shared.loans.fetch(turn.registry, turn.token()) {
+            Fetched::Recalled => false,
+            Fetched::Here(connection, broken) => {
+                self.lone_calls = 0;
+                turn.alarm_by(connection.next_alarm());
+                self.link = Link::Connected(connection);
+                if let Some(broken) = broken {
+                    self.disconnect(&broken);
+                }
+                true
+            }
         }
     }
 
@@ -301,6 +369,18 @@ impl Driver {
         }
     }
 
+    fn each_reading(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut f: impl FnMut(&mut Connection, &mut Reading<'_>) -> Result<(), Broken>,
+    ) {
+        let mut reading = Reading::new(turn.scratch);
+        self.each(|connection| f(connection, &mut reading));
+        if reading.again {
+            turn.again();
+        }
+    }
+
     // ---- time
 
     fn expire_waiting(&mut self, now: Instant) {
@@ -375,8 +455,11 @@ impl Source for Driver {
             self.go_on_connecting(ready, turn);
         }
         // The same event may tell more than that it has connected.
-        self.each(|connection| connection.on_ready(ready, turn));
+        self.each_reading(turn, |connection, reading| {
+            connection.on_ready(ready, reading)
+        });
         self.settle(turn);
+        self.lend_to_lone_caller(turn);
         Next::Keep
     }
 
@@ -386,6 +469,13 @@ impl Source for Driver {
 
     fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next {
         let now = reactor::now();
+        if matches!(self.link, Link::Lent) {
+            if self.shared.loans.is_unused() {
+                self.fetch(turn);
+            } else {
+                turn.alarm_by(Instant::now() + CHECK_EVERY);
+            }
+        }
         if let Link::Connecting { stage, until } = &self.link {
             if now >= *until {
                 let ms = self.shared.options.connect_timeout.as_millis();
@@ -411,7 +501,7 @@ impl Source for Driver {
 
     fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next {
         self.flush_asked = false;
-        self.each(|connection| connection.on_flush(turn));
+        self.each_reading(turn, Connection::on_flush);
         self.settle(turn);
         Next::Keep
     }

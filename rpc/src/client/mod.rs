@@ -6,6 +6,7 @@ mod connection;
 mod delays;
 mod driver;
 mod in_flight;
+mod loan;
 mod options;
 mod pending;
 mod raw;

@@ -99,6 +99,11 @@ impl Pending {
         self.timeout.map(|timeout| self.begun + timeout)
     }
 
+    /// Whether a thread waits for its end.
+    pub(super) fn is_blocking(&self) -> bool {
+        matches!(self.completion, Some(Completion::Blocking(_)))
+    }
+
     pub(super) fn is_stream(&self) -> bool {
         matches!(self.completion, Some(Completion::Stream(_)))
     }
@@ -157,6 +162,10 @@ impl Waiter {
     fn finish(&self, ended: Ended) {
         *self.ended.lock() = Some(ended);
         self.thread.unpark();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.lock().is_some()
     }
 
     /// Waits for the end of the call, which every call has.

@@ -19,6 +19,7 @@ use prost::Message;
 use tracing::Span;
 use tracing::field::Empty;
 
+use super::loan::{Borrowed, Loans};
 use super::options::ChannelOptions;
 use super::pending::{Completion, Ended, Pending};
 use super::state::ChannelState;
@@ -35,6 +36,8 @@ pub(crate) struct ChannelShared {
     pub(super) options: ChannelOptions,
     pub(super) handle: Arc<LoopHandle>,
     queue: Mutex<Queue>,
+    /// The connection, while callers drive it.
+    pub(super) loans: Loans,
     /// Calls under way. Incremented by callers, decremented when a call ends.
     in_flight: AtomicUsize,
     /// Request bytes that the socket has not taken.
@@ -103,6 +106,7 @@ impl ChannelShared {
                 notified: true,
                 ..Queue::default()
             }),
+            loans: Loans::default(),
             in_flight: AtomicUsize::new(0),
             unsent_bytes: AtomicUsize::new(0),
             down: AtomicBool::new(false),
@@ -111,7 +115,8 @@ impl ChannelShared {
         }
     }
 
-    /// Queues a call and returns its id.
+    /// Queues a call and returns its id. Where the connection is [lent](super::loan) to whoever
+    /// waits for a call, the caller of a blocking one gets it along, and has to drive it.
     ///
     /// # Errors
     /// Gives the completion back, together with the reason, when the call cannot begin. No server
@@ -121,7 +126,7 @@ impl ChannelShared {
         request: &Request<'_>,
         args: &impl Message,
         completion: Completion,
-    ) -> Result<u64, (Completion, RpcError)> {
+    ) -> Result<(u64, Option<Borrowed<'_>>), (Completion, RpcError)> {
         let args_len = args.encoded_len();
         let limit = self.options.limits.max_body_bytes;
         let Some(args_size) = u32::try_from(args_len).ok().filter(|&size| size <= limit) else {
@@ -140,7 +145,13 @@ impl ChannelShared {
         let mut pending = Pending::new(Some(request.method), completion);
         pending.timeout = timeout;
         pending.span = self.span_of(request);
-        self.queue_frame(head, args, pending)
+        let mut borrowed = if pending.is_blocking() {
+            self.loans.borrow(self)
+        } else {
+            None
+        };
+        let id = self.queue_frame(head, args, pending, &mut borrowed)?;
+        Ok((id, borrowed))
     }
 
     /// The span of a call, within the caller's own: an atomic load, if nobody listens.
@@ -171,15 +182,18 @@ impl ChannelShared {
         let mut pending = Pending::new(None, completion);
         pending.timeout = Some(timeout.min(WAIT_MAX));
         let head = RequestHead::control(RequestKind::Ping, 0, 0);
-        self.queue_frame(head, &(), pending)
+        self.queue_frame(head, &(), pending, &mut None)
     }
 
-    /// Gives a frame its id and queues it, unless a bound forbids.
+    /// Gives a frame its id and queues it, unless a bound forbids: at the borrowed connection, if
+    /// there is one and nothing waits for the driver, or else for the driver, and then nothing is
+    /// borrowed any more.
     fn queue_frame(
         &self,
         mut head: RequestHead<'_>,
         args: &impl Message,
         pending: Pending,
+        borrowed: &mut Option<Borrowed<'_>>,
     ) -> Result<u64, (Completion, RpcError)> {
         let mut queue = self.queue.lock();
         if let Err(error) = self.check_may_begin(&queue, pending.begun) {
@@ -196,15 +210,26 @@ impl ChannelShared {
         queue.last_id = id;
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.unsent_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
-        queue.output.push_frame(frame_bytes, |out| {
-            put_request(out, &head, args);
-        });
-        queue.calls.push(Queued {
+        let queued = Queued {
             id,
             frame_bytes,
             pending,
+        };
+        if let Some(borrowed) = borrowed.as_mut().filter(|_| !queue.notified) {
+            drop(queue);
+            let connection = borrowed.connection();
+            connection
+                .output()
+                .push_frame(frame_bytes, |out| put_request(out, &head, args));
+            connection.add(queued);
+            return Ok(id);
+        }
+        queue.output.push_frame(frame_bytes, |out| {
+            put_request(out, &head, args);
         });
+        queue.calls.push(queued);
         self.notify(queue);
+        *borrowed = None;
         Ok(id)
     }
 
@@ -279,6 +304,15 @@ impl ChannelShared {
         self.notify(queue);
     }
 
+    /// Has the driver look, whether it was told already or not.
+    pub(super) fn notify_driver(&self) {
+        let source = self.queue.lock().source;
+        if let Some(source) = source {
+            // A loop that has ended has dropped the driver.
+            let _ = self.handle.post(Post::Notify(source));
+        }
+    }
+
     fn notify(&self, mut queue: MutexGuard<'_, Queue>) {
         if std::mem::replace(&mut queue.notified, true) {
             return;
@@ -333,6 +367,7 @@ impl ChannelShared {
     /// The driver goes. Unless the channel was closed that is our bug; still nobody waits in vain:
     /// calls that are queued end here, and none can be begun any more.
     pub(super) fn abandon(&self) {
+        self.loans.abandon();
         let orphans = {
             let mut queue = self.queue.lock();
             queue.abandoned = true;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::mailbox::{Build, LoopHandle, Post, SourceId};
@@ -46,6 +47,23 @@ pub(crate) struct Ready {
     pub(crate) read_closed: bool,
     /// The socket is broken, or closed in both directions.
     pub(crate) broken: bool,
+}
+
+impl Ready {
+    /// What an event tells.
+    pub(crate) fn of(event: &Event) -> Ready {
+        Ready {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            broken: event.is_error() || event.is_write_closed(),
+        }
+    }
+
+    /// Whether it reported anything.
+    pub(crate) fn is_any(self) -> bool {
+        self.readable || self.writable || self.read_closed || self.broken
+    }
 }
 
 /// Something that a loop drives. All methods run on the loop's thread and must not block.
@@ -193,12 +211,7 @@ impl EventLoop {
             if event.token() == WAKER {
                 continue;
             }
-            let ready = Ready {
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                read_closed: event.is_read_closed(),
-                broken: event.is_error() || event.is_write_closed(),
-            };
+            let ready = Ready::of(event);
             self.call(id_of(event.token()), |source, turn| {
                 source.on_ready(ready, turn)
             });

@@ -18,3 +18,6 @@ pub(crate) use input::InputBuffer;
 pub use limits::Limits;
 pub(crate) use output::OutputQueue;
 pub(crate) use varint::{put_varint, varint_len};
+
+#[cfg(test)]
+mod page_test;

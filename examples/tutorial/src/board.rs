@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rpc::{CallOutcome, Code, Done, RpcContext, RpcController, RpcError, ServerInterceptor};
+use rpc::interceptors::TokenAuth;
+use rpc::{Code, Done, RpcContext, RpcController, RpcError, ServerInterceptor};
 
 use crate::quotes::{Quote, Quotes, QuotesStub, Report, Symbol};
 
@@ -89,25 +90,20 @@ impl Quotes for Board {
     }
 }
 
-/// Lets only those set quotes who say who they are, and logs them.
+/// Lets nobody but `ops` set quotes. Its place is after [`TokenAuth`], which says who it is.
 #[derive(Debug)]
-pub struct SaysWho;
+pub struct OnlyOpsSet;
 
-impl ServerInterceptor for SaysWho {
+impl ServerInterceptor for OnlyOpsSet {
     fn before(&self, context: &mut RpcContext) -> Result<(), RpcError> {
-        if context.method() != "Set" || context.metadata().get("user").is_some() {
-            return Ok(());
+        let caller = context
+            .metadata()
+            .get_str(TokenAuth::CALLER)
+            .unwrap_or("nobody");
+        if context.method() == "Set" && caller != "ops" {
+            let text = format!("{caller} may not set quotes");
+            return Err(RpcError::new(Code::PermissionDenied, text));
         }
-        Err(RpcError::new(
-            Code::Unauthenticated,
-            "metadata `user` is missing",
-        ))
-    }
-
-    fn after(&self, context: &RpcContext, outcome: &CallOutcome<'_>) {
-        if let Some(user) = context.metadata().get_str("user") {
-            let failed = outcome.error.is_some();
-            tracing::info!(user, method = context.method(), failed, elapsed = ?outcome.elapsed);
-        }
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 mod board;
 
-pub use board::{Board, SaysWho};
+pub use board::{Board, OnlyOpsSet};
 
 /// The messages, trait, adapter and stub of `hello.proto`.
 #[allow(missing_docs, clippy::pedantic, reason = "generated")]

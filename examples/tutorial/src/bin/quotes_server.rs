@@ -1,33 +1,32 @@
-//! Serves `Quotes` until Ctrl+C. Usage: `server [ADDR [UPSTREAM]]`.
+//! Serves `Quotes` until Ctrl+C. Usage: `quotes_server ADDR [UPSTREAM]`.
 
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
 
+use std::env;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rpc::interceptors::{AccessLog, TokenAuth};
 use rpc::{ProviderOptions, RpcChannel, RpcProvider, WorkerPoolOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tutorial::quotes::{QuotesService, QuotesStub};
-use tutorial::{Board, SaysWho};
+use tutorial::{Board, OnlyOpsSet};
 
 fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    let mut args = std::env::args().skip(1);
-    let addr = args.next().unwrap_or_else(|| "127.0.0.1:7070".to_owned());
+    let mut args = env::args().skip(1);
+    let addr = args.next().ok_or("usage: quotes_server ADDR [UPSTREAM]")?;
     let upstream = match args.next() {
         Some(addr) => Some(QuotesStub::new(RpcChannel::new(addr.parse()?))),
         None => None,
     };
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
 
-    let mut provider = RpcProvider::new(ProviderOptions {
-        interceptors: vec![Arc::new(SaysWho)],
-        ..ProviderOptions::default()
-    });
+    let mut provider = RpcProvider::new(options()?);
     let quotes = QuotesService::new(Arc::new(Board::new(upstream)));
     let workers = WorkerPoolOptions {
         threads: 2,
@@ -42,4 +41,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("every call was answered");
     }
     Ok(())
+}
+
+fn options() -> Result<ProviderOptions, Box<dyn Error>> {
+    let mut options = ProviderOptions::default();
+    options.interceptors.push(Arc::new(AccessLog));
+    if let (Ok(ops), Ok(reader)) = (env::var("OPS_TOKEN"), env::var("READER_TOKEN")) {
+        let tokens = TokenAuth::new([("ops", ops), ("reader", reader)])?;
+        options.interceptors.push(Arc::new(tokens));
+        options.interceptors.push(Arc::new(OnlyOpsSet));
+    }
+    Ok(options)
 }

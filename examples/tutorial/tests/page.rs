@@ -1,0 +1,219 @@
+//! `docs/tutorial.md` is true: its code stands in this crate's files, and its sessions go as shown.
+//!
+//! A block of the page says in its first line what it is: `rust src/lib.rs` is a passage of that
+//! file, word for word but for a common indentation; `console` is a session, of commands (`$ `),
+//! what they print to their standard output, and `^C` for the server that was started last.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+const PAGE: &str = include_str!("../../../docs/tutorial.md");
+
+struct Block {
+    /// What follows the three backticks.
+    kind: &'static str,
+    lines: Vec<&'static str>,
+    /// Of the page, from 1.
+    line: usize,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (index, line) in PAGE.lines().enumerate() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(kind), None) => {
+                open = Some(Block {
+                    kind,
+                    lines: Vec::new(),
+                    line: index + 1,
+                });
+            }
+            (None, Some(block)) => block.lines.push(line),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "the last block has no end");
+    blocks
+}
+
+#[test]
+fn every_block_of_code_is_a_passage_of_its_file() {
+    let mut passages = 0;
+    for block in blocks() {
+        if block.kind == "console" {
+            continue;
+        }
+        let place = format!("docs/tutorial.md:{}", block.line);
+        let (_, file) = block.kind.split_once(' ').unwrap_or_else(|| {
+            panic!("{place}: name the file, as in ```rust src/lib.rs");
+        });
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let lines: Vec<&str> = text.lines().collect();
+        let stands_there = lines
+            .windows(block.lines.len())
+            .any(|window| without_indentation(window) == block.lines);
+        assert!(stands_there, "{place}: not (any more) a passage of {file}");
+        passages += 1;
+    }
+    assert!(passages > 10, "the page has only {passages} passages");
+}
+
+/// The lines, shifted to the left together.
+fn without_indentation<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let spaces = |line: &&str| line.len() - line.trim_start().len();
+    let written = lines.iter().filter(|line| !line.is_empty());
+    let common = written.map(spaces).min().unwrap_or(0);
+    let shifted = lines.iter().map(|line| line.get(common..).unwrap_or(""));
+    shifted.collect()
+}
+
+/// A program that was started and has not ended.
+struct Server {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the page's sessions have come to.
+#[derive(Default)]
+struct Session {
+    servers: Vec<Server>,
+    /// Addresses of the page, and where their servers really are: the system chooses the ports.
+    addrs: HashMap<String, String>,
+}
+
+#[test]
+fn every_session_goes_as_shown() {
+    let mut session = Session::default();
+    let mut commands = 0;
+    for block in blocks().iter().filter(|block| block.kind == "console") {
+        let mut lines = block.lines.iter().peekable();
+        while let Some(command) = lines.next() {
+            let mut expected = Vec::new();
+            while let Some(line) = lines.next_if(|line| !line.starts_with("$ ") && **line != "^C") {
+                expected.push(*line);
+            }
+            let printed = match command.strip_prefix("$ ") {
+                Some(command) => session.run(command),
+                None => session.interrupt(),
+            };
+            let printed: Vec<_> = printed.lines().map(steady).collect();
+            let expected: Vec<_> = expected.into_iter().map(steady).collect();
+            let line = block.line;
+            assert_eq!(printed, expected, "{command}, docs/tutorial.md:{line}");
+            commands += 1;
+        }
+    }
+    assert!(commands > 15, "the page has only {commands} commands");
+    assert!(
+        session.servers.is_empty(),
+        "the page leaves a server behind"
+    );
+}
+
+/// A line without what differs from run to run: how many milliseconds.
+fn steady(line: &str) -> String {
+    let words = line.split(' ').collect::<Vec<_>>();
+    let mut steady = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        let counts_ms = words.get(index + 1).is_some_and(|unit| *unit == "ms");
+        steady.push(if counts_ms { "N" } else { word });
+    }
+    steady.join(" ")
+}
+
+impl Session {
+    /// Runs `[NAME=VALUE ...] cargo run --bin PROGRAM ARG ...` and returns what it printed; of a
+    /// server, which goes on, the first line.
+    fn run(&mut self, command: &str) -> String {
+        let (variables, run) = command.split_once("cargo run --bin ").unwrap();
+        let mut words = run.split(' ').map(|word| word.trim_matches('"'));
+        let program = words.next().unwrap();
+        let is_server = program.ends_with("_server");
+        let mut args: Vec<_> = words.map(str::to_owned).collect();
+        let shown = args[0].clone();
+        for (index, arg) in args.iter_mut().enumerate() {
+            if is_server && index == 0 {
+                "127.0.0.1:0".clone_into(arg);
+            } else if let Some(addr) = self.addrs.get(arg) {
+                addr.clone_into(arg);
+            }
+        }
+        let mut process = Command::new(path_of(program));
+        process
+            .args(args)
+            .envs(
+                variables
+                    .split_whitespace()
+                    .map(|set| set.split_once('=').unwrap()),
+            )
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if !is_server {
+            let output = process.output().unwrap();
+            return self.as_shown(&String::from_utf8(output.stdout).unwrap());
+        }
+        let mut child = process.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        self.servers.push(Server { child, stdout });
+        let mut line = String::new();
+        self.servers
+            .last_mut()
+            .unwrap()
+            .stdout
+            .read_line(&mut line)
+            .unwrap();
+        let addr = line.trim().rsplit(' ').next().unwrap();
+        self.addrs.insert(shown, addr.to_owned());
+        self.as_shown(&line)
+    }
+
+    /// Ends the server that was started last, and returns what it still prints.
+    fn interrupt(&mut self) -> String {
+        let mut server = self.servers.pop().unwrap();
+        let kill = format!("kill -INT {}", server.child.id());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut rest = String::new();
+        server.stdout.read_to_string(&mut rest).unwrap();
+        server.child.wait().unwrap();
+        rest
+    }
+
+    fn as_shown(&self, printed: &str) -> String {
+        let mut text = printed.to_owned();
+        #[expect(clippy::iter_over_hash_type, reason = "no address is part of another")]
+        for (shown, addr) in &self.addrs {
+            text = text.replace(addr, shown);
+        }
+        text
+    }
+}
+
+fn path_of(program: &str) -> &'static str {
+    match program {
+        "hello_server" => env!("CARGO_BIN_EXE_hello_server"),
+        "hello_client" => env!("CARGO_BIN_EXE_hello_client"),
+        "quotes_server" => env!("CARGO_BIN_EXE_quotes_server"),
+        "quotes_client" => env!("CARGO_BIN_EXE_quotes_client"),
+        other => panic!("the crate has no program {other}"),
+    }
+}

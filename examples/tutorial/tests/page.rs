@@ -1,6 +1,7 @@
 //! `docs/tutorial.md` is true: its code stands in this crate's files, and its sessions go as shown.
+//! So does our code in `docs/coming-from.md`.
 //!
-//! A block of the page says in its first line what it is: `rust src/lib.rs` is a passage of that
+//! A block of a page says in its first line what it is: `rust src/lib.rs` is a passage of that
 //! file, word for word but for a common indentation; `console` is a session, of commands (`$ `),
 //! what they print to their standard output, and `^C` for the server that was started last.
 
@@ -11,7 +12,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-const PAGE: &str = include_str!("../../../docs/tutorial.md");
+const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
+const COMING_FROM: &str = include_str!("../../../docs/coming-from.md");
 
 struct Block {
     /// What follows the three backticks.
@@ -21,10 +23,10 @@ struct Block {
     line: usize,
 }
 
-fn blocks() -> Vec<Block> {
+fn blocks(page: &'static str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
-    for (index, line) in PAGE.lines().enumerate() {
+    for (index, line) in page.lines().enumerate() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(kind), None) => {
@@ -45,24 +47,36 @@ fn blocks() -> Vec<Block> {
 #[test]
 fn every_block_of_code_is_a_passage_of_its_file() {
     let mut passages = 0;
-    for block in blocks() {
-        if block.kind == "console" {
-            continue;
+    for block in blocks(TUTORIAL) {
+        let line = block.line;
+        if let Some((_, file)) = block.kind.split_once(' ') {
+            assert_is_passage(&block, file, "tutorial.md");
+            passages += 1;
+        } else {
+            let needed = "every block is a session, or names its file as in ```rust src/lib.rs";
+            assert_eq!(block.kind, "console", "tutorial.md:{line}: {needed}");
         }
-        let place = format!("docs/tutorial.md:{}", block.line);
-        let (_, file) = block.kind.split_once(' ').unwrap_or_else(|| {
-            panic!("{place}: name the file, as in ```rust src/lib.rs");
-        });
-        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let lines: Vec<&str> = text.lines().collect();
-        let stands_there = lines
-            .windows(block.lines.len())
-            .any(|window| without_indentation(window) == block.lines);
-        assert!(stands_there, "{place}: not (any more) a passage of {file}");
-        passages += 1;
     }
     assert!(passages > 10, "the page has only {passages} passages");
+    // There the blocks without a file are other people's code.
+    for block in blocks(COMING_FROM) {
+        if let Some((_, file)) = block.kind.split_once(' ') {
+            assert_is_passage(&block, file, "coming-from.md");
+        }
+    }
+}
+
+fn assert_is_passage(block: &Block, file: &str, page: &str) {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let lines: Vec<&str> = text.lines().collect();
+    let mut windows = lines.windows(block.lines.len());
+    let stands_there = windows.any(|window| without_indentation(window) == block.lines);
+    let line = block.line;
+    assert!(
+        stands_there,
+        "{page}:{line}: not (any more) a passage of {file}"
+    );
 }
 
 /// The lines, shifted to the left together.
@@ -99,7 +113,10 @@ struct Session {
 fn every_session_goes_as_shown() {
     let mut session = Session::default();
     let mut commands = 0;
-    for block in blocks().iter().filter(|block| block.kind == "console") {
+    for block in blocks(TUTORIAL)
+        .iter()
+        .filter(|block| block.kind == "console")
+    {
         let mut lines = block.lines.iter().peekable();
         while let Some(command) = lines.next() {
             let mut expected = Vec::new();

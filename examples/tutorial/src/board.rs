@@ -5,14 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rpc::interceptors::TokenAuth;
-use rpc::{Code, Done, RpcContext, RpcController, RpcError, ServerInterceptor};
+use rpc::{Code, Done, RpcContext, RpcController, RpcError, ServerInterceptor, StreamSender};
 
 use crate::quotes::{Quote, Quotes, QuotesStub, Report, Symbol};
+use crate::watchers::Watchers;
 
 /// Keeps quotes in memory, and may ask another server for those that it does not know.
 #[derive(Debug, Default)]
 pub struct Board {
     cents: Mutex<BTreeMap<String, u64>>,
+    watchers: Watchers,
     upstream: Option<QuotesStub>,
 }
 
@@ -26,12 +28,9 @@ impl Board {
         }
     }
 
-    fn find(&self, symbol: &str) -> Option<Quote> {
-        let cents = *self.lock().get(symbol)?;
-        Some(Quote {
-            symbol: symbol.to_owned(),
-            cents,
-        })
+    /// Ends the streams of those who watch: they would go on for ever.
+    pub fn end_watches(&self) {
+        self.watchers.end_all();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
@@ -39,9 +38,16 @@ impl Board {
     }
 }
 
+fn quote_of(cents: &BTreeMap<String, u64>, symbol: &str) -> Option<Quote> {
+    let cents = *cents.get(symbol)?;
+    let symbol = symbol.to_owned();
+    Some(Quote { symbol, cents })
+}
+
 impl Quotes for Board {
     fn get(&self, context: RpcContext, args: Symbol, done: Done<Quote>) {
-        if let Some(quote) = self.find(&args.name) {
+        let known = quote_of(&self.lock(), &args.name);
+        if let Some(quote) = known {
             return done.run(quote);
         }
         let Some(upstream) = &self.upstream else {
@@ -64,7 +70,11 @@ impl Quotes for Board {
                 "a quote needs a symbol",
             ));
         }
-        self.lock().insert(args.symbol.clone(), args.cents);
+        {
+            let mut cents = self.lock(); // until all are told, so that they see the same order
+            cents.insert(args.symbol.clone(), args.cents);
+            self.watchers.tell(&args);
+        }
         done.run(args);
     }
 
@@ -87,6 +97,16 @@ impl Quotes for Board {
         done.run(Report {
             text: format!("{} quotes, {sum} cents", quotes.len()),
         });
+    }
+
+    fn watch(&self, context: RpcContext, args: Symbol, stream: StreamSender<Quote>) {
+        let cents = self.lock(); // nothing is set between the first quote and the next
+        if let Some(quote) = quote_of(&cents, &args.name)
+            && let Err(error) = stream.send(&quote)
+        {
+            return stream.fail(RpcError::new(Code::Cancelled, error.to_string()));
+        }
+        self.watchers.add(&context, args.name, stream);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The services of `docs/tutorial.md`, as generated from `proto/`, and what the second one does.
 
 mod board;
+mod watchers;
 
 pub use board::{Board, OnlyOpsSet};
 

@@ -6,11 +6,17 @@
 //! what they print to their standard output, and `^C` for the server that was started last.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stderr, reason = "says what it skipped")]
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
 
 const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
 const COMING_FROM: &str = include_str!("../../../docs/coming-from.md");
@@ -89,12 +95,12 @@ fn without_indentation<'a>(lines: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A program that was started and has not ended.
-struct Server {
+struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -104,9 +110,13 @@ impl Drop for Server {
 /// What the page's sessions have come to.
 #[derive(Default)]
 struct Session {
-    servers: Vec<Server>,
+    servers: Vec<Running>,
+    /// A command that was started with `&`, until `wait`.
+    background: Option<Running>,
     /// Addresses of the page, and where their servers really are: the system chooses the ports.
     addrs: HashMap<String, String>,
+    /// Where `cert.pem` and `key.pem` are.
+    certificates: Option<TempDir>,
 }
 
 #[test]
@@ -124,6 +134,12 @@ fn every_session_goes_as_shown() {
                 expected.push(*line);
             }
             let printed = match command.strip_prefix("$ ") {
+                Some("wait") => session.wait(),
+                Some(command) if command.starts_with("curl -s http://") => session.get(command),
+                Some(command) if command.starts_with("kvctl ") => match session.kvctl(command) {
+                    Some(printed) => printed,
+                    None => continue,
+                },
                 Some(command) => session.run(command),
                 None => session.interrupt(),
             };
@@ -154,8 +170,12 @@ fn steady(line: &str) -> String {
 
 impl Session {
     /// Runs `[NAME=VALUE ...] cargo run --bin PROGRAM ARG ...` and returns what it printed; of a
-    /// server, which goes on, the first line.
+    /// server, or with `&` at its end, the first line, and it goes on.
     fn run(&mut self, command: &str) -> String {
+        let (command, in_background) = match command.strip_suffix(" &") {
+            Some(command) => (command, true),
+            None => (command, false),
+        };
         let (variables, run) = command.split_once("cargo run --bin ").unwrap();
         let mut words = run.split(' ').map(|word| word.trim_matches('"'));
         let program = words.next().unwrap();
@@ -172,30 +192,79 @@ impl Session {
         let mut process = Command::new(path_of(program));
         process
             .args(args)
-            .envs(
-                variables
-                    .split_whitespace()
-                    .map(|set| set.split_once('=').unwrap()),
-            )
+            .envs(variables.split_whitespace().map(|set| self.variable(set)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        if !is_server {
+        if !is_server && !in_background {
             let output = process.output().unwrap();
             return self.as_shown(&String::from_utf8(output.stdout).unwrap());
         }
         let mut child = process.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        self.servers.push(Server { child, stdout });
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        self.servers
-            .last_mut()
-            .unwrap()
-            .stdout
-            .read_line(&mut line)
-            .unwrap();
-        let addr = line.trim().rsplit(' ').next().unwrap();
-        self.addrs.insert(shown, addr.to_owned());
+        stdout.read_line(&mut line).unwrap();
+        let started = Running { child, stdout };
+        if is_server {
+            let addr = line.trim().rsplit(' ').next().unwrap();
+            self.addrs.insert(shown, addr.to_owned());
+            self.servers.push(started);
+        } else {
+            self.background = Some(started);
+        }
         self.as_shown(&line)
+    }
+
+    /// Waits for the end of the command that was started with `&`, and returns what it still prints.
+    fn wait(&mut self) -> String {
+        let mut command = self.background.take().unwrap();
+        let mut rest = String::new();
+        command.stdout.read_to_string(&mut rest).unwrap();
+        command.child.wait().unwrap();
+        rest
+    }
+
+    /// One `NAME=VALUE`; names of certificates become those of real ones.
+    fn variable<'a>(&mut self, set: &'a str) -> (&'a str, OsString) {
+        let (name, value) = set.split_once('=').unwrap();
+        let is_file = Path::new(value).extension().is_some_and(|end| end == "pem");
+        if !is_file {
+            return (name, value.into());
+        }
+        let dir = self.certificates.get_or_insert_with(|| {
+            let dir = TempDir::new().unwrap();
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+            fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+            dir
+        });
+        (name, dir.path().join(value).into())
+    }
+
+    /// The body of `curl -s http://ADDR/PATH`.
+    fn get(&self, command: &str) -> String {
+        let url = command.strip_prefix("curl -s http://").unwrap();
+        let (addr, path) = url.split_once('/').unwrap();
+        let mut socket = TcpStream::connect(&self.addrs[addr]).unwrap();
+        write!(socket, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// What `kvctl` prints; `None` if it was not built: it belongs to another crate.
+    fn kvctl(&self, command: &str) -> Option<String> {
+        let program = Path::new(path_of("quotes_server")).with_file_name("kvctl");
+        if !program.exists() {
+            eprintln!("SKIPPED: {command} ({} was not built)", program.display());
+            return None;
+        }
+        let words = command
+            .split(' ')
+            .skip(1)
+            .map(|word| word.trim_matches('\''));
+        let args = words.map(|word| self.addrs.get(word).map_or(word, String::as_str));
+        let output = Command::new(program).args(args).output().unwrap();
+        Some(self.as_shown(&String::from_utf8(output.stdout).unwrap()))
     }
 
     /// Ends the server that was started last, and returns what it still prints.

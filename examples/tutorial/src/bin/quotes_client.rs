@@ -4,6 +4,7 @@
 //! quotes_client ADDR get SYMBOL
 //! quotes_client ADDR set SYMBOL CENTS
 //! quotes_client ADDR audit PREFIX [TIMEOUT_MS]
+//! quotes_client ADDR watch SYMBOL COUNT
 //! ```
 
 #![expect(clippy::print_stdout, reason = "a command talks to its user")]
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpc::interceptors::TokenCredentials;
-use rpc::{ChannelOptions, RetryPolicy, RpcChannel, RpcController, RpcError};
+use rpc::{ChannelOptions, RetryPolicy, RpcChannel, RpcController, RpcError, TlsClient};
 use tutorial::quotes::{Quote, QuotesStub, Symbol};
 
 fn main() -> ExitCode {
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
     let [addr, command @ ..] = args else {
-        return Err("usage: quotes_client ADDR get|set|audit ...".into());
+        return Err("usage: quotes_client ADDR get|set|audit|watch ...".into());
     };
     let quotes = QuotesStub::new(RpcChannel::with_options(addr.parse()?, options()?));
     match *command {
@@ -38,6 +39,7 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["set", symbol, cents] => set(&quotes, symbol, cents.parse()?),
         ["audit", prefix] => audit(&quotes, prefix, 5_000),
         ["audit", prefix, timeout_ms] => audit(&quotes, prefix, timeout_ms.parse()?),
+        ["watch", symbol, count] => watch(&quotes, symbol, count.parse()?),
         _ => Err(format!("no such command: {command:?}").into()),
     }
 }
@@ -51,6 +53,9 @@ fn options() -> Result<ChannelOptions, Box<dyn Error>> {
     if let Ok(token) = env::var("TOKEN") {
         let credentials = TokenCredentials::new(token)?;
         options.interceptors.push(Arc::new(credentials));
+    }
+    if let Ok(roots) = env::var("TLS_ROOTS") {
+        options.tls = Some(TlsClient::new(roots, "localhost")?);
     }
     Ok(options)
 }
@@ -88,4 +93,14 @@ fn audit(quotes: &QuotesStub, prefix: &str, timeout_ms: u64) -> Result<(), Box<d
     let report = quotes.audit(&mut controller, &Symbol { name })?;
     println!("{}", report.text);
     Ok(())
+}
+
+fn watch(quotes: &QuotesStub, symbol: &str, count: usize) -> Result<(), Box<dyn Error>> {
+    let name = symbol.to_owned();
+    let stream = quotes.watch(&mut RpcController::new(), &Symbol { name })?;
+    for quote in stream.take(count) {
+        let quote = quote?; // the stream may have failed
+        println!("{} costs {} cents", quote.symbol, quote.cents);
+    }
+    Ok(()) // the stream is dropped: the server hears that nobody watches any more
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpc::interceptors::{AccessLog, TokenAuth};
-use rpc::{ProviderOptions, RpcChannel, RpcProvider, WorkerPoolOptions};
+use rpc::{ProviderOptions, RpcChannel, RpcProvider, TlsServer, WorkerPoolOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tutorial::quotes::{QuotesService, QuotesStub};
@@ -27,16 +27,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
 
     let mut provider = RpcProvider::new(options()?);
-    let quotes = QuotesService::new(Arc::new(Board::new(upstream)));
+    let board = Arc::new(Board::new(upstream));
+    let quotes = QuotesService::new(Arc::clone(&board));
     let workers = WorkerPoolOptions {
         threads: 2,
         queue: 16,
     };
     provider.notify_blocking_methods(quotes, &["Audit"], workers)?;
+    provider.notify_builtin_services()?; // Health and Reflection
     let mut handle = provider.start(addr)?;
     println!("serving Quotes at {}", handle.local_addr());
 
     signals.forever().next();
+    board.end_watches();
     if handle.drain(Duration::from_secs(10)) {
         println!("every call was answered");
     }
@@ -44,12 +47,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn options() -> Result<ProviderOptions, Box<dyn Error>> {
-    let mut options = ProviderOptions::default();
+    let mut options = ProviderOptions {
+        status_pages: true, // only friends can reach this port
+        ..ProviderOptions::default()
+    };
     options.interceptors.push(Arc::new(AccessLog));
     if let (Ok(ops), Ok(reader)) = (env::var("OPS_TOKEN"), env::var("READER_TOKEN")) {
         let tokens = TokenAuth::new([("ops", ops), ("reader", reader)])?;
-        options.interceptors.push(Arc::new(tokens));
+        options
+            .interceptors
+            .push(Arc::new(tokens.exempt_service("Health")));
         options.interceptors.push(Arc::new(OnlyOpsSet));
+    }
+    if let (Ok(certificates), Ok(key)) = (env::var("TLS_CERT"), env::var("TLS_KEY")) {
+        options.tls = Some(TlsServer::new(certificates, key)?);
     }
     Ok(options)
 }

@@ -18,7 +18,8 @@ use crate::trace::TraceContext;
 ///
 /// A clone is a handle on the same call: keep one, give the other to the call, and cancel it from
 /// any thread. One controller serves one call at a time; [`reset`](RpcController::reset) makes it
-/// ready for another.
+/// ready for another. All of its methods return at once. A time of more than 24 days counts as 24
+/// days.
 #[derive(Clone, Default)]
 pub struct RpcController {
     state: Arc<Mutex<State>>,
@@ -117,7 +118,8 @@ impl RpcController {
     }
 
     /// Sets the time that the next call may take, from its start to its end, attempts and pauses
-    /// between them included.
+    /// between them included. It travels in whole milliseconds, rounded up. The call that is under
+    /// way keeps what it began with.
     pub fn set_timeout(&self, timeout: Duration) {
         self.state.lock().timeout = Some(timeout);
     }
@@ -127,7 +129,9 @@ impl RpcController {
         self.state.lock().deadline = Some(deadline);
     }
 
-    /// Sets what travels with calls under `key`, in place of an earlier value.
+    /// Sets what travels with later calls under `key`, in place of an earlier value. All of it has to
+    /// fit into a header ([`Limits::max_header_bytes`](crate::Limits::max_header_bytes)); a call with
+    /// more fails with `INVALID_ARGUMENT`.
     pub fn set_metadata(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.state.lock().metadata.insert(key, value);
     }

@@ -73,7 +73,10 @@ impl ReplySlot {
         }
     }
 
-    /// Answers with a message.
+    /// Answers with a message. On any thread, without waiting.
+    ///
+    /// Instead of one that is larger than [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) the
+    /// caller gets `RESOURCE_EXHAUSTED`; of a streaming method, `INTERNAL`.
     pub fn reply(mut self, message: &impl Message) {
         match self.target.take() {
             Some(Target::Connection(call)) => call.reply(message),
@@ -83,13 +86,14 @@ impl ReplySlot {
         }
     }
 
-    /// Answers with a failure; the caller is told that the call may have taken effect.
+    /// Answers with a failure; the caller is told that the call may have taken effect. On any thread,
+    /// without waiting. Of the text 4 KiB travel; the code `OK` becomes `INTERNAL`.
     pub fn fail(mut self, error: RpcError) {
         self.finish(error.with_may_have_executed(true));
     }
 
     /// Answers with a failure and the promise that the call has had and will have no effect, so
-    /// that the caller may safely ask again.
+    /// that the caller may safely ask again. Otherwise as [`fail`](ReplySlot::fail).
     pub fn refuse(mut self, error: RpcError) {
         self.finish(error.with_may_have_executed(false));
     }
@@ -175,7 +179,7 @@ impl<R: Message> Done<R> {
         }
     }
 
-    /// Answers the call.
+    /// Answers the call. On any thread, without waiting; see [`ReplySlot::reply`].
     #[expect(
         clippy::needless_pass_by_value,
         reason = "the reply is given away, as `Done` is"

@@ -60,13 +60,14 @@ pub trait Service: Send + Sync + 'static {
     /// [`notify_blocking_service`](crate::RpcProvider::notify_blocking_service)) and must not
     /// block there. `method` is an index into [`methods`](Service::methods). `args` is a slice of
     /// the read buffer, still encoded. The answer goes into `reply`, now or later, from any
-    /// thread; dropped without an answer it answers `INTERNAL`.
+    /// thread; dropped without an answer, as by a panic, it answers `INTERNAL`. Arguments that are no
+    /// message are for this to refuse, with `INVALID_ARGUMENT`.
     fn call(&self, method: usize, context: RpcContext, args: Bytes, reply: ReplySlot);
 }
 
 /// What is known about one call while it is served, and whether anybody still waits for it.
 ///
-/// A clone is about the same call.
+/// A clone is about the same call, and any thread may ask it, also after the call was answered.
 #[derive(Clone)]
 pub struct RpcContext {
     pub(crate) call: Arc<Call>,
@@ -156,7 +157,7 @@ impl RpcContext {
         self.call.method
     }
 
-    /// Size of the encoded arguments.
+    /// Size of the encoded arguments, in bytes.
     #[must_use]
     pub fn request_bytes(&self) -> usize {
         self.call.request_bytes
@@ -175,7 +176,8 @@ impl RpcContext {
     }
 
     /// Sends a value along with the reply, or with the failure. What is added after the call was
-    /// answered does not travel, and nothing travels to a legacy caller.
+    /// answered does not travel, and nothing travels to a legacy caller. With more than 32 KiB the call
+    /// fails with `RESOURCE_EXHAUSTED`.
     pub fn add_reply_metadata(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.call.add_reply_metadata(key.into(), value.into());
     }

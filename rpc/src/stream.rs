@@ -112,7 +112,7 @@ impl<T: Message> StreamSender<T> {
         }
     }
 
-    /// Sends an item if the caller takes one now.
+    /// Sends an item if the caller takes one now. Never waits. Any thread.
     ///
     /// # Errors
     /// [`StreamError`]; the item was not sent.
@@ -163,12 +163,12 @@ impl<T: Message> StreamSender<T> {
         }
     }
 
-    /// Ends the stream: no more items come.
+    /// Ends the stream with `OK`, after the items that were sent. Never waits. Any thread.
     pub fn finish(self) {
         self.slot.into_inner().end_stream();
     }
 
-    /// Ends the stream with a failure, after the items that were sent.
+    /// Ends the stream with a failure, after the items that were sent; see [`ReplySlot::fail`].
     pub fn fail(self, error: RpcError) {
         self.slot.into_inner().fail(error);
     }

@@ -113,7 +113,7 @@ impl RpcChannel {
         self.addr
     }
 
-    /// How many calls are under way.
+    /// How many calls are under way, pings included. Any thread.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.inner
@@ -166,7 +166,8 @@ impl RpcChannel {
 
     // ---- unary calls
 
-    /// Calls a method and waits for its end.
+    /// Calls a method and waits for its end, at most for the call's timeout. Any number of threads may
+    /// do so at once.
     ///
     /// # Errors
     /// Whatever the server answered; `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE`;

@@ -65,35 +65,39 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How a channel behaves. `ChannelOptions::default()` suits most.
+/// How a channel behaves. `ChannelOptions::default()` suits most. Times of more than 24 days count
+/// as 24 days.
 #[derive(Clone)]
 pub struct ChannelOptions {
     /// The event loops to run on. `None`: one loop that all such channels of the process share.
     pub loops: Option<EventLoops>,
-    /// The time that a call may take whose controller does not say. Streams have none.
+    /// The time that a call may take whose controller does not say; by default ten seconds. Streams
+    /// have none.
     pub default_timeout: Duration,
     /// The time that connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
-    /// The pauses between attempts to connect. During a pause calls fail at once.
+    /// The pauses between attempts to connect, by default 50 ms doubling to 2 s. During a pause calls
+    /// fail at once.
     pub backoff: Backoff,
     /// What the server may make us hold, and the largest arguments that we send.
     pub limits: Limits,
     /// Calls that may be under way at once to one server; further ones fail with
     /// `RESOURCE_EXHAUSTED`. A server refuses what is beyond its own
-    /// [`Limits::max_in_flight`], which is as large by default.
+    /// [`Limits::max_in_flight`], which is as large by default: 1024.
     pub max_in_flight: usize,
     /// Request bytes that may wait for the server to take them. A call that would exceed it fails
-    /// with `RESOURCE_EXHAUSTED`, unless nothing else waits.
+    /// with `RESOURCE_EXHAUSTED`, unless nothing else waits. By default 64 MiB.
     pub max_unsent_bytes: usize,
     /// When a call times out while the server has been silent for this long (and for twice that
     /// call's timeout) although calls were under way, the connection is given up as dead. The
-    /// kernel alone would take minutes to notice a peer that vanished.
+    /// kernel alone would take minutes to notice a peer that vanished. By default ten seconds.
     pub silence_limit: Duration,
     /// When a quiet connection is asked whether it is alive, and when it is given up: all its calls
     /// end with `UNAVAILABLE`.
     pub keepalive: Keepalive,
     /// What the server may send ahead of a stream's consumer: the items' bytes and 16 for each. One
-    /// item may exceed it, so this and the largest item bound a stream's memory. At least 1.
+    /// item may exceed it, so this and the largest item bound a stream's memory. At least 1; by
+    /// default 256 KiB.
     pub stream_credit_bytes: u32,
     /// Speaks TLS. A server without it, or without the right certificate, is as good as none: calls
     /// fail with `UNAVAILABLE`. `None` (the default): TCP as it is.

@@ -37,7 +37,7 @@ pub struct ProviderOptions {
     pub threads: usize,
     /// What a peer may make it hold.
     pub limits: Limits,
-    /// How long [`ProviderHandle::shutdown`] lets running calls go on.
+    /// How long [`ProviderHandle::shutdown`] lets running calls go on. By default two seconds.
     pub shutdown_grace: Duration,
     /// What is put around every call, the first of them outermost.
     pub interceptors: Vec<Arc<dyn ServerInterceptor>>,
@@ -52,7 +52,7 @@ pub struct ProviderOptions {
     pub first_request_timeout: Option<Duration>,
     /// The time that a request has from its first byte to its last. One that takes longer is
     /// waited for only as long as it comes with at least 100 bytes a second; then its connection
-    /// is closed.
+    /// is closed. By default 30 seconds.
     ///
     /// A visitor of the status pages has as long for the whole exchange.
     pub frame_timeout: Duration,
@@ -260,10 +260,11 @@ impl RpcProvider {
         Ok(())
     }
 
-    /// Serves in the background, from when this returns. Port 0 lets the system choose one.
+    /// Serves in the background, from when this returns. Port 0 lets the system choose one. Of an
+    /// address that resolves to several the first is taken that can be listened at.
     ///
     /// # Errors
-    /// When the address cannot be listened at or no thread be started.
+    /// [`ProviderError::Address`], [`ProviderError::Listen`], [`ProviderError::Start`].
     pub fn start(&self, addr: impl ToSocketAddrs) -> Result<ProviderHandle, ProviderError> {
         let (listener, addr) = listen(addr)?;
         let status = self.options.status_addr.map(listen).transpose()?;
@@ -360,7 +361,7 @@ fn listen(addr: impl ToSocketAddrs) -> Result<(TcpListener, SocketAddr), Provide
     Err(error.unwrap_or_else(nothing))
 }
 
-/// A running provider. Dropping it shuts it down.
+/// A running provider. Dropping it [shuts it down](ProviderHandle::shutdown), which waits.
 pub struct ProviderHandle {
     server: Arc<ServerShared>,
     status: Option<StatusPort>,
@@ -382,7 +383,7 @@ impl ProviderHandle {
         self.status.as_ref().map(StatusPort::addr)
     }
 
-    /// How many connections are open.
+    /// How many connections are open. Any thread; so are the other counts.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.server.connections()
@@ -413,7 +414,7 @@ impl ProviderHandle {
         self.server.worker_queues()
     }
 
-    /// As [`drain`](ProviderHandle::drain), for at most
+    /// Stops, and waits until that is done: as [`drain`](ProviderHandle::drain), for at most
     /// [`shutdown_grace`](ProviderOptions::shutdown_grace).
     pub fn shutdown(&mut self) {
         self.drain(self.grace);

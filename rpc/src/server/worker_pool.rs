@@ -14,12 +14,13 @@ use crate::reply::ReplySlot;
 use crate::service::{RpcContext, Service};
 use crate::stats::WorkerQueue;
 
-/// The threads behind handlers that block.
+/// The threads behind handlers that block. By default four, for which 1024 calls may wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerPoolOptions {
     /// How many calls run at once; at least one.
     pub threads: usize,
-    /// How many calls wait for a thread; further ones are refused with `RESOURCE_EXHAUSTED`.
+    /// How many calls wait for a thread; further ones are refused with `RESOURCE_EXHAUSTED`. 0: none,
+    /// a call is refused unless a thread is free.
     pub queue: usize,
 }
 

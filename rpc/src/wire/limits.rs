@@ -1,6 +1,8 @@
 //! The bounds that hold for whatever a peer sends.
 
-/// What one peer may make us hold. All of it is checked before memory is reserved.
+/// What one peer may make us hold. All of it is checked before memory is reserved. The defaults are
+/// in `docs/wire.md`. A channel heeds the first two; how much it sends is in
+/// [`ChannelOptions`](crate::ChannelOptions).
 ///
 /// The memory that connections can pin is at most `max_connections` times (`max_header_bytes` +
 /// `max_body_bytes` + `max_unsent_bytes` + the replies of `max_in_flight` handlers).

@@ -22,7 +22,7 @@ use certificates::{Ca, Files};
 use common::*;
 use prost::Message;
 use rpc::{
-    Backoff, ChannelOptions, ChannelState, Code, Keepalive, Limits, MethodDescriptor,
+    Backoff, ChannelOptions, ChannelState, Code, EventLoops, Keepalive, Limits, MethodDescriptor,
     ProviderHandle, ProviderOptions, RpcChannel, RpcController, RpcError, RpcProvider, TlsClient,
     TlsServer,
 };
@@ -473,7 +473,8 @@ fn callers_of_the_wrong_kind_get_these_bytes() {
     goaway.extend(b"this port speaks TLS (set ChannelOptions::tls)");
     goaway.extend([0x28, 0x01, 0x30, 0x04]);
     let mut framed = Socket::connect(served.addr());
-    framed.send(&echo_request(&SAY, 7, "x"));
+    // More than the server looks at.
+    framed.send(&echo_request(&SAY, 7, vec![7; 150_000]));
     assert_eq!(framed.receive_until_closed(), goaway);
 
     let mut legacy = Socket::connect(served.addr());
@@ -718,4 +719,74 @@ fn a_server_that_does_not_finish_the_handshake_is_given_up() {
     closed.recv_timeout(LONG).unwrap();
     closing.join().unwrap();
     assert_refused(Err(error), &["the peer closed the connection"]);
+}
+
+// ---- a socket that is full when the last record is due
+
+/// Sizes so close together that with one of them the last records find no room, although everything
+/// before them has left.
+fn sizes_around_what_a_socket_takes() -> impl Iterator<Item = usize> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _nobody_reads = listener.accept().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut taken = 0;
+    while let Ok(len) = stream.write(&[7; 16 << 10]) {
+        taken += len;
+    }
+    let around = 160 << 10;
+    (taken - around..taken + around).step_by(8 << 10)
+}
+
+/// Waits until the event loops of a channel have done what they could do before, and written what
+/// sockets took: the second reply is of a later turn than the first.
+fn turn(channel: &RpcChannel) {
+    for _ in 0..2 {
+        assert_eq!(say(channel, "x").unwrap().data, "x");
+    }
+}
+
+#[test]
+fn the_last_record_of_a_reply_leaves_when_there_is_room() {
+    let served = Served::start();
+    let other = served.channel();
+    for len in sizes_around_what_a_socket_takes() {
+        for finished in [false, true] {
+            let mut socket = served.socket();
+            socket.send(&echo_request(&HOLD, 1, ""));
+            served.next_held().done.run(blob(vec![7; len]));
+            turn(&other);
+            let reply = reply(1, &vec![7; len]);
+            if finished {
+                socket.finish_writing();
+                turn(&other);
+                assert!(socket.receive_until_closed() == reply, "{len} bytes");
+            } else {
+                assert!(socket.receive(reply.len()) == reply, "{len} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_record_of_a_request_leaves_when_there_is_room() {
+    let served = Served::start();
+    let loops = EventLoops::start(1, "client").unwrap();
+    let options = ChannelOptions {
+        loops: Some(loops),
+        tls: Some(served.trusting()),
+        ..ChannelOptions::default()
+    };
+    let other = RpcChannel::with_options(served.addr(), options.clone());
+    for len in sizes_around_what_a_socket_takes() {
+        let line = Line::to(served.addr());
+        let channel = RpcChannel::with_options(line.addr, options.clone());
+        assert_eq!(say(&channel, "x").unwrap().data, "x");
+        let frozen = line.frozen.lock().unwrap();
+        let patient = RpcController::with_timeout(LONG);
+        let ended = begin(&channel, &SAY, patient, vec![7; len]);
+        turn(&other);
+        drop(frozen);
+        assert!(end(&ended).unwrap().data == vec![7; len], "{len} bytes");
+    }
 }

@@ -119,12 +119,13 @@ impl Turn<'_> {
 thread_local! {
     /// Sources of this thread's loop to be flushed when the turn ends.
     static FLUSHES: RefCell<Vec<SourceId>> = const { RefCell::new(Vec::new()) };
-    /// On a loop's thread: when it last looked at the clock.
+    /// On a loop's thread: when it last looked at the clock, as it does before sockets, timers and
+    /// flushes.
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The time, for deadlines. On a loop's thread it is that of the turn, twice a turn a new one: the
-/// clock is not asked for each of thousands of calls.
+/// The time, for deadlines and statistics. On a loop's thread it is that of the turn, three times a
+/// turn a new one: the clock is not asked for each of thousands of calls.
 pub(crate) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
@@ -235,6 +236,9 @@ impl EventLoop {
         }
 
         let mut flushes = FLUSHES.take();
+        if !flushes.is_empty() {
+            NOW.set(Some(Instant::now()));
+        }
         for id in flushes.drain(..) {
             self.call(id, |source, turn| source.on_flush(turn));
         }

@@ -65,8 +65,21 @@ pub(crate) struct ConnectionCells {
     unsent_bytes: Cell64,
     bytes_in: Cell64,
     bytes_out: Cell64,
-    /// From `opened` to when bytes last arrived.
-    active_micros: Cell64,
+    /// From `opened` to when bytes last arrived, see [`packed`].
+    active: Cell64,
+}
+
+/// Bits of [`packed`] for the nanoseconds within a second.
+const NANOS_BITS: u32 = 30;
+
+/// A time span as one number, made without a division: seconds, then nanoseconds.
+fn packed(time: Duration) -> u64 {
+    time.as_secs() << NANOS_BITS | u64::from(time.subsec_nanos())
+}
+
+fn unpacked(number: u64) -> Duration {
+    let nanos = number & ((1 << NANOS_BITS) - 1);
+    Duration::from_secs(number >> NANOS_BITS) + Duration::from_nanos(nanos)
 }
 
 impl ConnectionCells {
@@ -79,7 +92,7 @@ impl ConnectionCells {
             unsent_bytes: Cell64::default(),
             bytes_in: Cell64::default(),
             bytes_out: Cell64::default(),
-            active_micros: Cell64::default(),
+            active: Cell64::default(),
         }
     }
 
@@ -92,8 +105,7 @@ impl ConnectionCells {
     pub(crate) fn received(&self, bytes: usize, now: Instant) {
         self.bytes_in.add(bytes as u64);
         let active = now.saturating_duration_since(self.opened);
-        let micros = u64::try_from(active.as_micros()).unwrap_or(u64::MAX);
-        self.active_micros.set(micros);
+        self.active.set(packed(active));
     }
 
     /// Bytes have left.
@@ -110,7 +122,7 @@ impl ConnectionCells {
     /// What is known now, on any thread.
     pub(crate) fn info(&self, now: Instant) -> ConnectionInfo {
         let age = now.saturating_duration_since(self.opened);
-        let active = Duration::from_micros(self.active_micros.get());
+        let active = unpacked(self.active.get());
         let dialect = [Dialect::Framed, Dialect::Legacy, Dialect::Http]
             .into_iter()
             .find(|&dialect| dialect as u8 == self.dialect.load(Relaxed))
@@ -143,7 +155,7 @@ mod tests {
             assert_eq!(cells.info(opened).dialect, dialect);
         }
         cells.received(10, opened + Duration::from_secs(2));
-        cells.received(11, opened + Duration::from_secs(3));
+        cells.received(11, opened + Duration::from_nanos(2_999_999_999));
         cells.sent(5);
         cells.holds(4, 99);
         let expected = ConnectionInfo {
@@ -154,7 +166,7 @@ mod tests {
             bytes_in: 21,
             bytes_out: 5,
             age: Duration::from_secs(10),
-            idle: Duration::from_secs(7),
+            idle: Duration::from_nanos(7_000_000_001),
         };
         assert_eq!(cells.info(opened + Duration::from_secs(10)), expected);
     }

@@ -97,6 +97,13 @@ impl OutputQueue {
         *self = OutputQueue::default();
     }
 
+    /// Lets all memory go if nothing waits.
+    pub(crate) fn trim(&mut self) {
+        if self.is_empty() {
+            *self = OutputQueue::default();
+        }
+    }
+
     /// Takes the frames apart, whose lengths `lens` lists in order, and puts back what `rewrite`
     /// puts into the queue for each of them. Nothing may have been sent yet.
     pub(crate) fn rewrite_frames(
@@ -244,6 +251,21 @@ mod tests {
         }
         assert!(got == expected);
         assert!(queue.held_bytes() <= SPARE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_trimmed_queue_holds_no_memory_but_what_waits() {
+        let mut queue = OutputQueue::default();
+        push(&mut queue, &[1; 5_000]);
+        queue.trim();
+        assert_eq!(queue.unsent_bytes(), 5_000);
+        queue.write_to(&mut sink(usize::MAX)).unwrap();
+        assert!(
+            queue.held_bytes() > 0,
+            "it keeps a buffer for the next frames"
+        );
+        queue.trim();
+        assert_eq!(queue.held_bytes(), 0);
     }
 
     #[test]

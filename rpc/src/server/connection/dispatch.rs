@@ -263,7 +263,7 @@ impl Connection {
             return Ok(());
         }
         // Calls whose answers have gathered are under way no more.
-        self.collect_replies();
+        self.collect_replies(Instant::now());
         let text = match over(self) {
             (false, false) => return Ok(()),
             (true, _) => format!(

@@ -216,7 +216,7 @@ impl Connection {
     /// leave, as far as the socket takes them.
     pub(super) fn refuse(&mut self, error: &ConnectionError, turn: &mut Turn<'_>) -> Next {
         tracing::warn!(peer = %self.peer, reason = %error, "connection closed");
-        self.collect_replies();
+        self.collect_replies(Instant::now());
         let written = match error {
             // Nothing can be written any more.
             ConnectionError::Tls(_) => Ok(()),

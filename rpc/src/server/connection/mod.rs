@@ -26,7 +26,7 @@ use self::timeouts::Timeouts;
 use super::registry::{Arrival, Membership, ServerShared, VisitSlot};
 use super::reply_path::ReplyPath;
 use crate::error::RpcError;
-use crate::reactor::{LoopHandle, Next, Ready, Source, Turn};
+use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::transport::Transport;
 use crate::wire::{FrameError, InputBuffer, OutputQueue};
@@ -239,7 +239,7 @@ impl Connection {
         if self.output.unsent_bytes() + gathered <= limit && self.dialect != Dialect::Legacy {
             return false;
         }
-        self.collect_replies();
+        self.collect_replies(Instant::now());
         // A failure to write shows again when the turn is flushed.
         let _ = self.write();
         self.output.unsent_bytes() > limit || !self.may_take_request()
@@ -256,8 +256,8 @@ impl Connection {
         self.dialect != Dialect::Legacy || (self.in_flight == 0 && self.legacy_failure.is_none())
     }
 
-    /// Moves what the outbox holds to the output. All calls that end pass here.
-    fn collect_replies(&mut self) {
+    /// Moves what the outbox holds to the output. All calls that end pass here, and end `now`.
+    fn collect_replies(&mut self, now: Instant) {
         let (output, failure) = (&mut self.output, &mut self.legacy_failure);
         let stats = &self.stats;
         let (ended, item_bytes) = self.path.with_outbox(|outbox| {
@@ -268,14 +268,13 @@ impl Connection {
                 Some(Err(error)) => *failure = Some(error),
                 None => {}
             }
-            if !replies.ended.is_empty() {
-                let now = Instant::now();
-                for run in replies.ended.drain(..) {
-                    let n = run.count.into();
-                    stats.ended(run.method.position(), run.arrived, now, run.code, n);
-                }
+            for run in replies.ended.drain(..) {
+                let n = run.count.into();
+                stats.ended(run.method.position(), run.arrived, now, run.code, n);
             }
-            stats.items(std::mem::take(&mut replies.items) as u64);
+            if replies.items > 0 {
+                stats.items(std::mem::take(&mut replies.items) as u64);
+            }
             (
                 std::mem::take(&mut replies.count),
                 std::mem::take(&mut replies.item_bytes),
@@ -303,6 +302,15 @@ impl Connection {
         self.counted = self.in_flight;
     }
 
+    /// Lets buffers go that a quiet connection would keep for its next replies.
+    fn give_memory_back(&mut self) {
+        self.output.trim();
+        self.path.with_outbox(|outbox| {
+            outbox.replies.framed.trim();
+            outbox.replies.ended.shrink_to_fit();
+        });
+    }
+
     /// Writes what the socket takes.
     fn write(&mut self) -> io::Result<()> {
         let before = self.output.unsent_bytes();
@@ -322,7 +330,7 @@ impl Connection {
 
     /// Sends what can be sent, and goes on reading if that made room.
     fn flush(&mut self, turn: &mut Turn<'_>) -> Next {
-        self.collect_replies();
+        self.collect_replies(now());
         if matches!(self.phase, Phase::Lingering { .. }) {
             self.output.clear();
             if self.stream.has_unsent() {
@@ -333,6 +341,10 @@ impl Connection {
         if let Err(error) = self.write() {
             tracing::debug!(peer = %self.peer, %error, "connection lost with replies unsent");
             return Next::Close;
+        }
+        if self.dialect != Dialect::Framed {
+            // No alarm of it rings when it has been quiet, and its segments are not used again.
+            self.output.trim();
         }
         if std::mem::take(&mut self.alarm_is_late) {
             self.set_alarm(turn);

@@ -242,6 +242,9 @@ impl Connection {
             return Next::Close;
         }
         let situation = self.situation();
+        if situation.idle {
+            self.give_memory_back();
+        }
         if self.phase.reads_requests() {
             match self.timeouts.due(now, situation, &self.server.options) {
                 Due::Ping(number) => self.path.send_control(ReplyKind::Ping, number),

@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod command;
 pub mod disk;
 pub mod echo;
+pub mod idle;
 pub mod latency;
 pub mod machine;
 pub mod rpc_load;

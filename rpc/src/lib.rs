@@ -22,6 +22,8 @@
 //!   [`may_have_executed`](RpcError::may_have_executed) says whether it is safe to ask again. A
 //!   method may answer with a stream of messages: [`RpcStream`].
 //! - [`EventLoops`] are the threads below; a provider and many channels can share one.
+//! - A running provider counts what it does ([`ProviderHandle::stats`]), shows it over HTTP
+//!   ([`ProviderOptions::status_addr`]), and says how it is and what it offers ([`builtin`]).
 //!
 //! Usually `rpc-build` writes the messages, a typed trait and a stub from a `.proto`. By hand it
 //! looks like this:

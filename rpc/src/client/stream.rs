@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
+use std::thread::{self, ThreadId};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -194,6 +195,10 @@ struct Buffered {
     origin: Option<(Weak<ChannelShared>, u64)>,
     /// Nobody will take items any more.
     dropped: bool,
+    /// The call is beginning, on this thread.
+    opener: Option<ThreadId>,
+    /// It ended on that thread, at once.
+    could_not_begin: bool,
 }
 
 /// What makes a [`RpcStream`], and the sink that feeds it.
@@ -209,6 +214,7 @@ pub(super) struct StreamParts<R> {
 impl<R> RpcStream<R> {
     pub(super) fn new(parts: StreamParts<R>) -> (RpcStream<R>, Box<dyn Sink>) {
         let buffer = Arc::new(Buffer::default());
+        buffer.state.lock().opener = Some(thread::current().id());
         let sink = BufferSink {
             buffer: Arc::clone(&buffer),
             controller: parts.controller.clone(),
@@ -226,11 +232,14 @@ impl<R> RpcStream<R> {
         (stream, Box::new(sink))
     }
 
-    /// The stream, unless it has failed already, before its first item.
+    /// The stream, unless the call could not begin. A failure that came from elsewhere in the
+    /// meantime is the stream's last item, after those that came before it.
     pub(super) fn begun(mut self) -> Result<RpcStream<R>, RpcError> {
         let failed = {
             let mut state = self.buffer.state.lock();
-            state.end.take_if(|end| end.is_err())
+            state.opener = None;
+            let at_once = state.could_not_begin;
+            state.end.take_if(|end| at_once && end.is_err())
         };
         match failed {
             Some(Err(error)) => {
@@ -351,7 +360,9 @@ impl Sink for BufferSink {
     fn end(self: Box<Self>, ended: Ended) {
         let result = ended.result.map(drop);
         self.controller.end(result.as_ref().err(), ended.metadata);
-        self.buffer.state.lock().end = Some(result);
+        let mut state = self.buffer.state.lock();
+        state.could_not_begin = state.opener == Some(thread::current().id());
+        state.end = Some(result);
         self.buffer.changed.notify_one();
     }
 }
@@ -386,6 +397,37 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_failed_before_it_was_handed_out_keeps_its_items() {
+        static METHOD: MethodDescriptor = MethodDescriptor {
+            service: "S",
+            method: "M",
+        };
+        let open = || {
+            RpcStream::new(StreamParts {
+                controller: RpcController::new(),
+                serial: 0,
+                method: &METHOD,
+                decode: Ok,
+                group: 0,
+                window: 1000,
+            })
+        };
+        let failure = || RpcError::new(Code::NotFound, "no more");
+
+        let (stream, sink) = open();
+        let item = Bytes::from_static(b"item");
+        stream.buffer.state.lock().items.push_back(item.clone());
+        let event_loop = thread::spawn(move || sink.end(Err(failure()).into()));
+        event_loop.join().unwrap();
+        let items: Vec<_> = stream.begun().unwrap().collect();
+        assert_eq!(items, [Ok(item), Err(failure())]);
+
+        let (stream, sink) = open();
+        sink.end(Err(failure()).into());
+        assert_eq!(stream.begun().unwrap_err(), failure(), "it could not begin");
+    }
 
     #[test]
     fn credit_is_returned_when_half_the_window_was_consumed_and_none_is_lost() {

@@ -110,7 +110,7 @@ fn call_prints_a_line_for_each_message_of_a_stream_and_fails_if_it_does() {
     let whole = zoo.kvctl("call", &["Keeper.Watch", "{\"visitors\":2}"]);
     assert_eq!(whole.ok(), items);
     let broken = zoo.kvctl("call", &["Keeper.Watch", "{\"visitors\":2,\"fail\":true}"]);
-    assert_eq!(broken.out, items);
+    assert_eq!(broken.out, items, "{broken:?}");
     let addr = zoo.addr();
     assert_eq!(
         broken.failed(1),

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -20,6 +21,7 @@ Examples:
   kvctl rpc list 127.0.0.1:7788                           what it serves
   kvctl rpc describe 127.0.0.1:7788 FiendServiceRpc       a service and its messages
   kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl rpc list node7:7788 --tls-roots ca.pem --token \"$(cat token)\"
   kvctl rpc ping 127.0.0.1:7788 --count 10
   kvctl rpc health 127.0.0.1:7788 FiendServiceRpc --watch
   kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 64 --duration 5
@@ -150,6 +152,18 @@ pub(crate) struct ServerArgs {
     /// Sends `authorization: Bearer TOKEN` along with each call.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
+    /// Speaks TLS, and trusts the certificates that these roots (a PEM file) have signed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_roots: Option<PathBuf>,
+    /// The name that the server's certificate has to be for [default: the HOST of ADDR].
+    #[arg(long, value_name = "NAME", requires = "tls_roots")]
+    pub(crate) tls_name: Option<String>,
+    /// Shows the server this certificate (a PEM file), if it asks for one.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_roots", "tls_key"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of that certificate (a PEM file).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 /// `SERVICE.METHOD`; the service by its simple or full name.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
-use rpc::{Balance, ChannelOptions, EventLoops, RpcChannel, RpcController};
+use rpc::{Balance, ChannelOptions, EventLoops, RpcChannel, RpcController, TlsClient, TlsError};
 
 use crate::args::ServerArgs;
 use crate::failure::Failure;
@@ -14,6 +14,7 @@ pub(crate) struct Server {
     /// What the name stands for; the first that is up gets the calls.
     resolved: Vec<SocketAddr>,
     pub(crate) channel: RpcChannel,
+    tls: Option<TlsClient>,
     args: ServerArgs,
 }
 
@@ -21,22 +22,28 @@ impl Server {
     /// Connects when it is first used.
     ///
     /// # Errors
-    /// `addr` is no address, or a name that nobody knows.
+    /// `addr` is no address, or a name that nobody knows; files for TLS that cannot be used.
     pub(crate) fn new(args: ServerArgs) -> Result<Server, Failure> {
         let addr = args.addr.clone();
-        let port = addr.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
+        let (host, port) = addr.rsplit_once(':').unwrap_or_default();
+        if port.parse::<u16>().is_err() {
             let text = format!("{addr} is no address: write HOST:PORT, as in 127.0.0.1:7788");
             return Err(Failure::Usage(text));
         }
+        let tls = tls(&args, host)?;
         let resolved: Vec<_> = addr
             .to_socket_addrs()
             .map_err(|error| Failure::Failed(format!("cannot resolve {addr}: {error}")))?
             .collect();
+        let options = ChannelOptions {
+            tls: tls.clone(),
+            ..ChannelOptions::default()
+        };
         Ok(Server {
-            channel: RpcChannel::over(&resolved, Balance::PickFirst, ChannelOptions::default()),
+            channel: RpcChannel::over(&resolved, Balance::PickFirst, options),
             addr,
             resolved,
+            tls,
             args,
         })
     }
@@ -50,6 +57,7 @@ impl Server {
     pub(crate) fn another_channel(&self, loops: &EventLoops) -> RpcChannel {
         let options = ChannelOptions {
             loops: Some(loops.clone()),
+            tls: self.tls.clone(),
             ..ChannelOptions::default()
         };
         RpcChannel::over(&self.resolved, Balance::PickFirst, options)
@@ -69,4 +77,19 @@ impl Server {
         }
         controller
     }
+}
+
+/// What the command line says of TLS. `host` may be an IPv6 address in brackets.
+fn tls(args: &ServerArgs, host: &str) -> Result<Option<TlsClient>, Failure> {
+    let Some(roots) = &args.tls_roots else {
+        return Ok(None);
+    };
+    let failed = |error: TlsError| Failure::Failed(error.to_string());
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = args.tls_name.as_deref().unwrap_or(host);
+    let mut client = TlsClient::new(roots, name).map_err(failed)?;
+    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        client = client.with_identity(certificate, key).map_err(failed)?;
+    }
+    Ok(Some(client))
 }

@@ -2,9 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../../rpc/tests/common/certificates.rs"]
+mod certificates;
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use rpc::builtin::ServingStatus;
+use rpc::{ProviderOptions, TlsServer};
 
 use common::{Zoo, kvctl};
 
@@ -18,8 +25,11 @@ zoo.Keeper
   Keeper.Sleep
   Keeper.WhoAmI
 Old (without descriptors)
+  Old.Creak
 ";
-    assert_eq!(Zoo::open().kvctl("list", &[]).ok(), expected);
+    let told = Zoo::open().kvctl("list", &[]).ok();
+    assert!(told.starts_with(expected), "{told}");
+    assert!(told.contains("  Health.Watch (stream)\n"), "{told}");
 }
 
 #[test]
@@ -143,6 +153,39 @@ fn metadata_and_a_token_travel_with_calls() {
 }
 
 #[test]
+fn tls_asks_for_the_servers_certificate_and_shows_its_own() {
+    let files = certificates::Files::new();
+    let file = |name| files.path(name).to_str().unwrap().to_owned();
+    let tls = TlsServer::new(file("server.pem"), file("server.key")).unwrap();
+    let zoo = Zoo::with_options(ProviderOptions {
+        tls: Some(tls.with_client_roots(file("ca.pem")).unwrap()),
+        ..ProviderOptions::default()
+    });
+    let (roots, certificate, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let call = ["Keeper.Find", "--tls-roots", &roots];
+    let identity = ["--tls-cert", &certificate, "--tls-key", &key];
+    let told = zoo.kvctl("call", &[&call[..], &identity].concat());
+    assert_eq!(told.ok(), "{}\n", "the certificate is for 127.0.0.1");
+    let name = ["--tls-name", "localhost"];
+    let told = zoo.kvctl("call", &[&call[..], &identity, &name].concat());
+    assert_eq!(told.ok(), "{}\n");
+
+    let name = ["--tls-name", "another.host"];
+    for wrong in [
+        &[&call[..], &identity, &name].concat(),
+        &call[..],
+        &call[..1],
+    ] {
+        let line = zoo.kvctl("call", wrong).failed(1);
+        assert!(line.contains("UNAVAILABLE"), "{line}");
+    }
+    let line = zoo.kvctl("list", &["--tls-roots", "no.pem"]).failed(1);
+    assert!(line.contains("no.pem"), "{line}");
+    let line = zoo.kvctl("list", &["--tls-name", "localhost"]).failed(2);
+    assert!(line.contains("--tls-roots"), "{line}");
+}
+
+#[test]
 fn what_the_server_does_not_have_is_told_with_what_it_has() {
     let zoo = Zoo::open();
     let told = zoo.kvctl("call", &["Keeper.Feed"]).failed(1);
@@ -212,16 +255,33 @@ fn ping_prints_a_time_for_each_answer() {
 #[test]
 fn health_succeeds_only_where_calls_are_welcome() {
     let zoo = Zoo::open();
+    zoo.health.set("Old", ServingStatus::NotServing);
     assert_eq!(zoo.kvctl("health", &[]).ok(), "SERVING\n");
     assert_eq!(zoo.kvctl("health", &["Keeper"]).ok(), "SERVING\n");
-    for (service, status) in [("Till", "NOT_SERVING\n"), ("Cafe", "UNKNOWN\n")] {
+    for (service, status) in [("Old", "NOT_SERVING\n"), ("Cafe", "UNKNOWN\n")] {
         let told = zoo.kvctl("health", &[service]);
         assert_eq!(told.out, status);
         let line = told.failed(1);
         assert!(line.contains(service), "{line}");
     }
-    let watched = zoo.kvctl("health", &["--watch"]);
-    assert_eq!(watched.ok(), "SERVING\nNOT_SERVING\n");
+}
+
+#[test]
+fn health_watch_prints_each_change() {
+    let zoo = Zoo::open();
+    let addr = zoo.addr();
+    let mut kvctl = Command::new(env!("CARGO_BIN_EXE_kvctl"))
+        .args(["rpc", "health", &addr, "Keeper", "--watch"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(kvctl.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "SERVING");
+    zoo.health.set("Keeper", ServingStatus::NotServing);
+    assert_eq!(lines.next().unwrap().unwrap(), "NOT_SERVING");
+    drop(zoo);
+    kvctl.wait().unwrap();
 }
 
 #[test]

@@ -7,11 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message;
-use rpc::builtin::{
-    DescribeReply, DescribeRequest, HEALTH, HealthReply, HealthRequest, ListServicesReply,
-    MethodInfo, REFLECTION, ServiceInfo, ServingStatus,
-};
+use rpc::builtin::HealthHandle;
 use rpc::{
     Code, Done, ProviderHandle, ProviderOptions, ReplySlot, RpcContext, RpcError, RpcProvider,
     Service, StreamSender,
@@ -35,28 +31,30 @@ pub(crate) mod zoo {
     }
 }
 
-/// A server of `zoo.Keeper`, which is well.
+/// A server of `zoo.Keeper` and of a service without descriptors.
 pub(crate) struct Zoo {
+    pub(crate) health: HealthHandle,
     handle: ProviderHandle,
     _sleeping: Arc<Mutex<Vec<Done<Visitor>>>>,
 }
 
 impl Zoo {
     pub(crate) fn open() -> Zoo {
+        Zoo::with_options(ProviderOptions::default())
+    }
+
+    pub(crate) fn with_options(options: ProviderOptions) -> Zoo {
         let sleeping = Arc::default();
-        let keeper = Arc::new(OurKeeper {
+        let keeper = KeeperService::new(Arc::new(OurKeeper {
             sleeping: Arc::clone(&sleeping),
             escaped: AtomicU32::new(0),
-        });
-        let mut provider = RpcProvider::new(ProviderOptions::default());
-        let (first, second) = (
-            KeeperService::new(Arc::clone(&keeper)),
-            KeeperService::new(keeper),
-        );
-        provider.notify_service(first).unwrap();
-        provider.notify_service(Reflection(second)).unwrap();
-        provider.notify_service(Health).unwrap();
+        }));
+        let mut provider = RpcProvider::new(options);
+        provider.notify_service(keeper).unwrap();
+        provider.notify_service(Old).unwrap();
+        provider.notify_builtin_services().unwrap();
         Zoo {
+            health: provider.health(),
             handle: provider.start("127.0.0.1:0").unwrap(),
             _sleeping: sleeping,
         }
@@ -66,6 +64,7 @@ impl Zoo {
     pub(crate) fn without_builtin_services() -> Zoo {
         let provider = RpcProvider::new(ProviderOptions::default());
         Zoo {
+            health: provider.health(),
             handle: provider.start("127.0.0.1:0").unwrap(),
             _sleeping: Arc::default(),
         }
@@ -183,81 +182,19 @@ impl Keeper for OurKeeper {
     }
 }
 
-/// Tells of one service, and of one that has no descriptors.
-struct Reflection(KeeperService<OurKeeper>);
+/// A service by hand, which has no descriptors.
+struct Old;
 
-impl Service for Reflection {
+impl Service for Old {
     fn name(&self) -> &'static str {
-        REFLECTION
+        "Old"
     }
 
     fn methods(&self) -> &'static [&'static str] {
-        &["ListServices", "Describe"]
+        &["Creak"]
     }
 
-    fn call(&self, method: usize, _context: RpcContext, args: Bytes, reply: ReplySlot) {
-        if method == 0 {
-            let methods = self.0.methods().iter().enumerate();
-            let methods = methods.map(|(index, name)| MethodInfo {
-                name: (*name).to_owned(),
-                server_streaming: self.0.is_streaming(index),
-            });
-            let keeper = ServiceInfo {
-                name: self.0.name().to_owned(),
-                full_name: self.0.full_name().to_owned(),
-                methods: methods.collect(),
-                described: true,
-            };
-            let old = ServiceInfo {
-                name: "Old".to_owned(),
-                full_name: "Old".to_owned(),
-                ..ServiceInfo::default()
-            };
-            return reply.reply(&ListServicesReply {
-                services: vec![keeper, old],
-            });
-        }
-        let name = DescribeRequest::decode(args).unwrap().service;
-        if name != self.0.name() && name != self.0.full_name() {
-            return reply.refuse(RpcError::new(Code::NotFound, "no such service"));
-        }
-        reply.reply(&DescribeReply {
-            full_name: self.0.full_name().to_owned(),
-            file_descriptor_set: self.0.file_descriptor_set().into(),
-        });
-    }
-}
-
-/// The server and `Keeper` are well, `Till` is not.
-struct Health;
-
-impl Service for Health {
-    fn name(&self) -> &'static str {
-        HEALTH
-    }
-
-    fn methods(&self) -> &'static [&'static str] {
-        &["Check", "Watch"]
-    }
-
-    fn is_streaming(&self, method: usize) -> bool {
-        method == 1
-    }
-
-    fn call(&self, method: usize, _context: RpcContext, args: Bytes, reply: ReplySlot) {
-        let health = |status: ServingStatus| HealthReply {
-            status: status.into(),
-        };
-        if method == 0 {
-            return match HealthRequest::decode(args).unwrap().service.as_str() {
-                "" | "Keeper" => reply.reply(&health(ServingStatus::Serving)),
-                "Till" => reply.reply(&health(ServingStatus::NotServing)),
-                _ => reply.reply(&health(ServingStatus::Unknown)),
-            };
-        }
-        let stream = StreamSender::new(reply);
-        stream.send(&health(ServingStatus::Serving)).unwrap();
-        stream.send(&health(ServingStatus::NotServing)).unwrap();
-        stream.finish();
+    fn call(&self, _method: usize, _context: RpcContext, _args: Bytes, reply: ReplySlot) {
+        reply.refuse(RpcError::new(Code::Internal, "too old"));
     }
 }

@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut provider = RpcProvider::new(ProviderOptions::default());
     provider.notify_service(FiendServiceRpcService::new(Arc::new(Friends)))?;
+    provider.notify_builtin_services()?; // for kvctl and its like
     let handle = provider.start(addr)?;
     println!("serving FiendServiceRpc at {}", handle.local_addr());
     loop {

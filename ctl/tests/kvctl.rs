@@ -314,7 +314,7 @@ fn bench_prints_rate_and_latencies() {
 #[test]
 fn bench_counts_failures_by_code_and_fails_at_the_end() {
     let arguments = ["Keeper.Escape", "--json", "{\"visitors\":8}"];
-    let options = ["--concurrency", "4", "--duration", "0.3"];
+    let options = ["--concurrency", "4", "--duration", "1"];
     let told = Zoo::open().kvctl("bench", &[&arguments[..], &options].concat());
     let figures: Vec<_> = told.out.split_whitespace().collect();
     let figure = |name| figures[1 + figures.iter().position(|it| *it == name).unwrap()];
@@ -322,7 +322,7 @@ fn bench_counts_failures_by_code_and_fails_at_the_end() {
     assert_eq!(figure("answered"), "7", "{told:?}");
     assert_eq!(figure("failed"), figure("PERMISSION_DENIED"), "{told:?}");
     let failed: u64 = figure("failed").parse().unwrap();
-    assert!(failed >= 4, "each of the four calls again: {told:?}");
+    assert!(failed > 4, "each of the four calls again: {told:?}");
     let line = told.failed(1);
     let expected = format!("{failed} of {} calls failed", failed + 7);
     assert!(line.contains(&expected), "{line}");

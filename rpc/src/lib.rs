@@ -95,6 +95,7 @@ pub mod builtin;
 mod client;
 mod controller;
 mod error;
+mod handover;
 mod http;
 mod interceptor;
 pub mod interceptors;

@@ -63,13 +63,19 @@ fn a_call_is_in_flight_until_it_is_answered_and_its_time_is_recorded() {
     let ended = begin(&channel, &HOLD, rpc::RpcController::new(), "x");
     let held = server.next_held();
     let of_hold = method(&server.handle, "Hold");
-    assert_eq!((of_hold.begun, of_hold.in_flight, of_hold.count()), (1, 1, 0));
+    assert_eq!(
+        (of_hold.begun, of_hold.in_flight, of_hold.count()),
+        (1, 1, 0)
+    );
     let pause = Duration::from_millis(20);
     std::thread::sleep(pause);
     held.echo();
     end(&ended).unwrap();
     let of_hold = method(&server.handle, "Hold");
-    assert_eq!((of_hold.begun, of_hold.in_flight, of_hold.count()), (1, 0, 1));
+    assert_eq!(
+        (of_hold.begun, of_hold.in_flight, of_hold.count()),
+        (1, 0, 1)
+    );
     assert!(of_hold.latency.sum() >= pause, "{:?}", of_hold.latency);
 }
 

@@ -11,7 +11,7 @@ use prost::{DecodeError, Message};
 use super::attempts::{Attempts, NewCall};
 use super::loan::Borrowed;
 use super::options::ChannelOptions;
-use super::pending::{Completion, Ended, Waiter};
+use super::pending::{Completion, Ended};
 use super::raw::Raw;
 use super::shared::Request;
 use super::state::ChannelState;
@@ -19,6 +19,7 @@ use super::stream::{CallbackSink, Decode, RpcStream, Sink, StreamCall, StreamPar
 use super::targets::{Balance, Targets};
 use crate::controller::{Attached, RpcController, Terms};
 use crate::error::{Code, RpcError};
+use crate::handover::Waiter;
 use crate::reactor::{EventLoops, on_group};
 use crate::service::MethodDescriptor;
 

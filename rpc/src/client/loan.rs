@@ -27,8 +27,9 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use parking_lot::Mutex;
 
 use super::connection::{Broken, Connection, Reading};
-use super::pending::Waiter;
+use super::pending::Ended;
 use super::shared::ChannelShared;
+use crate::handover::Waiter;
 use crate::reactor::{Ready, WAIT_MAX, on_any_loop};
 
 /// How often the loop looks whether a connection that it has lent is still used. For as long an
@@ -261,8 +262,8 @@ impl Borrowed<'_> {
 
     /// Drives the connection until the caller's call has ended. Where others want the connection
     /// too, or it can be used no longer, it goes back before that, and the loop ends the call.
-    pub(super) fn drive(mut self, waiter: &Waiter) {
-        while self.is_usable() && !waiter.has_ended() {
+    pub(super) fn drive(mut self, waiter: &Waiter<Ended>) {
+        while self.is_usable() && !waiter.has_come() {
             let now = Instant::now();
             let patience = self
                 .connection()

@@ -2,15 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tracing::Span;
 
 use super::stream::StreamCall;
 use crate::error::{Code, RpcError};
+use crate::handover::Waiter;
 use crate::metadata::Metadata;
 use crate::reactor;
 use crate::service::MethodDescriptor;
@@ -41,7 +40,7 @@ impl From<RpcError> for Ended {
 
 /// Who is told how a call ended.
 pub(super) enum Completion {
-    Blocking(Arc<Waiter>),
+    Blocking(Arc<Waiter<Ended>>),
     Callback(Box<dyn FnOnce(Ended) + Send>),
     Stream(Box<StreamCall>),
 }
@@ -142,41 +141,6 @@ impl Drop for Pending {
 pub(super) fn forgotten() -> RpcError {
     let text = "the channel's event loop has ended";
     RpcError::new(Code::Cancelled, text).with_may_have_executed(true)
-}
-
-/// A thread that waits for its call.
-pub(super) struct Waiter {
-    thread: Thread,
-    ended: Mutex<Option<Ended>>,
-}
-
-impl Waiter {
-    /// For the current thread.
-    pub(super) fn new() -> Arc<Waiter> {
-        Arc::new(Waiter {
-            thread: thread::current(),
-            ended: Mutex::new(None),
-        })
-    }
-
-    fn finish(&self, ended: Ended) {
-        *self.ended.lock() = Some(ended);
-        self.thread.unpark();
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.lock().is_some()
-    }
-
-    /// Waits for the end of the call, which every call has.
-    pub(super) fn wait(&self) -> Ended {
-        loop {
-            if let Some(ended) = self.ended.lock().take() {
-                return ended;
-            }
-            thread::park();
-        }
-    }
 }
 
 #[cfg(test)]

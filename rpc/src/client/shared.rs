@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use prost::Message;
 use tracing::Span;
 use tracing::field::Empty;
@@ -24,6 +24,7 @@ use super::options::ChannelOptions;
 use super::pending::{Completion, Ended, Pending};
 use super::state::ChannelState;
 use crate::error::{Code, RpcError};
+use crate::handover::{Tray, TrayGuard};
 use crate::metadata::Metadata;
 use crate::reactor::{self, LoopHandle, Post, SourceId, WAIT_MAX};
 use crate::service::MethodDescriptor;
@@ -35,7 +36,8 @@ pub(crate) struct ChannelShared {
     /// Without the event loops: the loop's own half must not prolong their life.
     pub(super) options: ChannelOptions,
     pub(super) handle: Arc<LoopHandle>,
-    queue: Mutex<Queue>,
+    /// Its taker is the driver. It is told when it is there: its first look needs no notice.
+    queue: Tray<Queue>,
     /// The connection, while callers drive it.
     pub(super) loans: Loans,
     /// Calls under way. Incremented by callers, decremented when a call ends.
@@ -79,12 +81,8 @@ struct Queue {
     closed: bool,
     /// Until then calls fail at once, for this reason.
     down: Option<(Instant, String)>,
-    /// The driver is gone, and nobody would end a call.
-    abandoned: bool,
     /// The driver on its loop, once it is there.
     source: Option<SourceId>,
-    /// The driver was told to look, or has not started yet, and has not looked since.
-    notified: bool,
     last_id: u64,
 }
 
@@ -102,10 +100,7 @@ impl ChannelShared {
                 ..options
             },
             handle,
-            queue: Mutex::new(Queue {
-                notified: true,
-                ..Queue::default()
-            }),
+            queue: Tray::told(Queue::default()),
             loans: Loans::default(),
             in_flight: AtomicUsize::new(0),
             unsent_bytes: AtomicUsize::new(0),
@@ -215,7 +210,7 @@ impl ChannelShared {
             frame_bytes,
             pending,
         };
-        if let Some(borrowed) = borrowed.as_mut().filter(|_| !queue.notified) {
+        if let Some(borrowed) = borrowed.as_mut().filter(|_| !queue.is_told()) {
             drop(queue);
             let connection = borrowed.connection();
             connection
@@ -233,8 +228,8 @@ impl ChannelShared {
         Ok(id)
     }
 
-    fn check_may_begin(&self, queue: &Queue, now: Instant) -> Result<(), RpcError> {
-        if queue.abandoned {
+    fn check_may_begin(&self, queue: &TrayGuard<'_, Queue>, now: Instant) -> Result<(), RpcError> {
+        if queue.is_closed() {
             let text = "the channel's event loop gave it up";
             return Err(RpcError::new(Code::Internal, text));
         }
@@ -313,14 +308,12 @@ impl ChannelShared {
         }
     }
 
-    fn notify(&self, mut queue: MutexGuard<'_, Queue>) {
-        if std::mem::replace(&mut queue.notified, true) {
+    fn notify(&self, queue: TrayGuard<'_, Queue>) {
+        let source = queue.source;
+        if !queue.tell() {
             return;
         }
-        let source = queue
-            .source
-            .expect("a driver that has looked has said where it is");
-        drop(queue);
+        let source = source.expect("a driver that has looked has said where it is");
         // A loop that has ended has dropped the driver, which ends what is queued.
         let _ = self.handle.post(Post::Notify(source));
     }
@@ -353,8 +346,7 @@ impl ChannelShared {
     /// Takes what callers left.
     pub(super) fn take(&self, output: &mut OutputQueue, calls: &mut Vec<Queued>) -> Taken {
         debug_assert!(calls.is_empty());
-        let mut queue = self.queue.lock();
-        queue.notified = false;
+        let mut queue = self.queue.look();
         output.append(&mut queue.output);
         std::mem::swap(&mut queue.calls, calls);
         Taken {
@@ -368,11 +360,7 @@ impl ChannelShared {
     /// calls that are queued end here, and none can be begun any more.
     pub(super) fn abandon(&self) {
         self.loans.abandon();
-        let orphans = {
-            let mut queue = self.queue.lock();
-            queue.abandoned = true;
-            std::mem::take(&mut queue.calls)
-        };
+        let orphans = std::mem::take(&mut self.queue.close().calls);
         drop(orphans);
     }
 

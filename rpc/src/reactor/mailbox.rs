@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mio::Waker;
-use parking_lot::Mutex;
 
 use super::event_loop::{Source, Turn};
+use crate::handover::Posts;
 
 /// Names a source on its loop. A slot's next tenant has another generation, so a message or event
 /// for the one before finds nobody.
@@ -47,30 +47,23 @@ pub(crate) fn on_any_loop() -> bool {
 }
 
 /// What the world knows of a loop.
-#[derive(Debug)]
 pub(crate) struct LoopHandle {
     id: u64,
     group: u64,
     /// Its position in the group.
     index: usize,
     waker: Waker,
-    mailbox: Mutex<Mailbox>,
+    /// Bounded by its posters: a source is notified at most once until it has looked, and a source
+    /// is added for an accepted connection or a new channel, which are limited elsewhere.
+    mailbox: Posts<Post>,
 }
 
-/// Bounded by its posters: a source is notified at most once until it has looked, and a source is
-/// added for an accepted connection or a new channel, which are limited elsewhere.
-#[derive(Default)]
-struct Mailbox {
-    posts: Vec<Post>,
-    /// The loop sleeps, or is about to, and has not been woken since.
-    sleeping: bool,
-    closed: bool,
-}
-
-impl std::fmt::Debug for Mailbox {
+impl std::fmt::Debug for LoopHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mailbox")
-            .field("posts", &self.posts.len())
+        f.debug_struct("LoopHandle")
+            .field("id", &self.id)
+            .field("group", &self.group)
+            .field("posts", &self.mailbox.len())
             .finish_non_exhaustive()
     }
 }
@@ -84,7 +77,7 @@ impl LoopHandle {
             group,
             index,
             waker,
-            mailbox: Mutex::default(),
+            mailbox: Posts::new(),
         }
     }
 
@@ -112,14 +105,7 @@ impl LoopHandle {
             LOCAL_POSTS.with_borrow_mut(|posts| posts.push(post));
             return Ok(());
         }
-        let wake = {
-            let mut mailbox = self.mailbox.lock();
-            if mailbox.closed {
-                return Err(post);
-            }
-            mailbox.posts.push(post);
-            std::mem::take(&mut mailbox.sleeping)
-        };
+        let wake = self.mailbox.leave(post)?;
         if wake && let Err(error) = self.waker.wake() {
             tracing::error!(%error, "an event loop cannot be woken");
         }
@@ -136,20 +122,12 @@ impl LoopHandle {
 
     /// Declares the loop asleep; `false` if there is something to do first.
     pub(super) fn fall_asleep(&self) -> bool {
-        if LOCAL_POSTS.with_borrow(|posts| !posts.is_empty()) {
-            return false;
-        }
-        let mut mailbox = self.mailbox.lock();
-        mailbox.sleeping = mailbox.posts.is_empty();
-        mailbox.sleeping
+        LOCAL_POSTS.with_borrow(Vec::is_empty) && self.mailbox.fall_asleep()
     }
 
     /// Declares the loop awake and moves the posts of other threads to `posts`, which is empty.
     pub(super) fn collect(&self, posts: &mut Vec<Post>) {
-        debug_assert!(posts.is_empty());
-        let mut mailbox = self.mailbox.lock();
-        mailbox.sleeping = false;
-        std::mem::swap(&mut mailbox.posts, posts);
+        self.mailbox.collect(posts);
     }
 
     /// Moves the posts of the loop's own thread to `posts`, which is empty.
@@ -166,13 +144,8 @@ pub(super) struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let posts = {
-            let mut mailbox = self.handle.mailbox.lock();
-            mailbox.closed = true;
-            std::mem::take(&mut mailbox.posts)
-        };
         // What the posts hold may post in turn, so no lock or borrow is held here.
-        drop(posts);
+        drop(self.handle.mailbox.close());
         drop(LOCAL_POSTS.take());
         LOOP.set((0, 0));
     }

@@ -12,12 +12,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use super::call::{Call, Entering};
+use super::call::Call;
+use super::call_state::Entering;
+use super::sync::Mutex;
+use super::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Code, RpcError};
 use crate::stream::Flow;
 
@@ -276,6 +276,13 @@ impl Book {
         consequences.follow(Code::DeadlineExceeded, "the deadline passed");
     }
 
+    /// Whether it knows of no call.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let pages = self.pages.lock();
+        pages.calls.is_empty() && pages.deadlines.is_empty() && pages.early.is_empty()
+    }
+
     /// The connection is gone, and with it all who wait.
     pub(super) fn close(&self) {
         let mut consequences = Consequences::default();
@@ -302,41 +309,5 @@ impl std::fmt::Debug for Book {
             .field("calls", &pages.calls.len())
             .field("early", &pages.early)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cancelled_ids_that_nobody_asks_about_are_remembered_up_to_a_bound() {
-        let book = Book::default();
-        for id in 1..10_000 {
-            book.cancel(id, 4);
-        }
-        assert_eq!(book.pages.lock().early.len(), 4);
-        assert!(book.was_canceled(9_999) && !book.was_canceled(1));
-        book.forget_early(9_999);
-        assert!(!book.was_canceled(9_999));
-        book.forget_all_early();
-        assert!(!book.was_canceled(9_998));
-        book.close();
-        assert!(book.was_canceled(1), "nobody waits on a closed connection");
-    }
-
-    #[test]
-    fn calls_leave_no_deadlines_and_entries_behind() {
-        let book = Book::default();
-        let context = crate::RpcContext::local("S", "M");
-        let deadline = Instant::now() + std::time::Duration::from_mins(1);
-        let context = context.with_deadline(Some(deadline));
-        let call = &*context.call;
-        assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(true)));
-        assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(false)));
-        assert_eq!(book.next_deadline(), Some(deadline));
-        book.leave(call.request_id);
-        assert_eq!(book.next_deadline(), None);
-        assert!(book.pages.lock().calls.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use super::book::Callback;
+use super::call_state::{CallState, Entering};
 use super::outbox::{Answer, MethodIndex};
 use super::reply_path::ReplyPath;
 use crate::error::{Code, RpcError};
@@ -30,13 +31,6 @@ use crate::trace::TraceContext;
 /// Most bytes of metadata that travel with a reply. Half of the smallest header limit that a client
 /// is likely to have.
 const REPLY_METADATA_BYTES_MAX: usize = 32 << 10;
-
-/// The connection's book holds an entry for the call.
-const IN_BOOK: u8 = 1;
-/// The call has been answered, or is about to be.
-const ANSWERED: u8 = 2;
-/// There is metadata for the reply.
-const REPLY_METADATA: u8 = 4;
 
 /// One call.
 ///
@@ -59,20 +53,10 @@ pub(crate) struct Call {
     pub(super) flow: Option<Arc<Flow>>,
     /// The call that this is a changed view of: the state below is that one's.
     pub(super) original: Option<Arc<Call>>,
-    /// `IN_BOOK`, `ANSWERED`, `REPLY_METADATA`.
-    pub(super) state: AtomicU8,
+    pub(super) state: CallState,
     /// Interceptors whose `before` was `Ok`, and whose `after` is due: the first ones of the list.
     pub(super) entered: AtomicUsize,
     pub(super) reply_metadata: Mutex<Metadata>,
-}
-
-/// Whether a call may be entered into the book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entering {
-    /// It was not there, and has to be put there.
-    First,
-    Again,
-    Answered,
 }
 
 impl Call {
@@ -91,7 +75,7 @@ impl Call {
             trace: None,
             flow: None,
             original: None,
-            state: AtomicU8::new(0),
+            state: CallState::new(),
             entered: AtomicUsize::new(0),
             reply_metadata: Mutex::default(),
         }
@@ -107,7 +91,7 @@ impl Call {
                 trace: call.trace,
                 flow: call.flow.clone(),
                 original: Some(Arc::clone(call.original.as_ref().unwrap_or(call))),
-                state: AtomicU8::new(0),
+                state: CallState::new(),
                 entered: AtomicUsize::new(0),
                 reply_metadata: Mutex::default(),
                 ..**call
@@ -129,7 +113,7 @@ impl Call {
     pub(crate) fn add_reply_metadata(&self, key: Cow<'static, str>, value: Bytes) {
         let root = self.root();
         root.reply_metadata.lock().insert(key, value);
-        root.state.fetch_or(REPLY_METADATA, Ordering::Release);
+        root.state.note_reply_metadata();
     }
 
     pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
@@ -166,13 +150,7 @@ impl Call {
 
     /// Marks the call as being in the book. The caller holds the book's lock.
     pub(super) fn enter_book(&self) -> Entering {
-        let state = &self.root().state;
-        let entering = |state| (state & ANSWERED == 0).then_some(state | IN_BOOK);
-        match state.fetch_update(Ordering::AcqRel, Ordering::Acquire, entering) {
-            Ok(before) if before & IN_BOOK == 0 => Entering::First,
-            Ok(_) => Entering::Again,
-            Err(_) => Entering::Answered,
-        }
+        self.root().state.enter_book()
     }
 
     // ---- the answer: one of these, once
@@ -227,7 +205,7 @@ impl Call {
         items: u64,
     ) -> Result<Answer, (Answer, RpcError)> {
         let root = self.root();
-        if root.state.fetch_or(ANSWERED, Ordering::AcqRel) & IN_BOOK != 0 {
+        if root.state.answer() {
             self.connection().book.leave(self.request_id);
         }
         let entered = root.entered.load(Ordering::Relaxed);
@@ -247,7 +225,7 @@ impl Call {
             arrived: self.arrived,
             metadata: Metadata::new(),
         };
-        if root.state.load(Ordering::Acquire) & REPLY_METADATA != 0 {
+        if root.state.has_reply_metadata() {
             answer.metadata = std::mem::take(&mut *root.reply_metadata.lock());
             let len = answer.metadata.encoded_len();
             if len > REPLY_METADATA_BYTES_MAX {

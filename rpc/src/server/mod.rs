@@ -2,7 +2,10 @@
 
 mod acceptor;
 mod book;
+#[cfg(test)]
+mod book_test;
 mod call;
+mod call_state;
 mod connection;
 mod handler;
 mod outbox;
@@ -13,6 +16,7 @@ mod reply_path;
 mod status_port;
 mod worker_pool;
 
+use crate::handover::sync;
 pub(crate) use book::{Callback, run_all};
 pub(crate) use call::Call;
 pub use provider::{ProviderError, ProviderHandle, ProviderOptions, RpcProvider};

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use prost::Message;
 
 use super::book::{Asked, Book, Callback};
@@ -21,6 +20,7 @@ use super::call::Call;
 use super::outbox::{Answer, EndedRun, Outbox, OutboxId, Replies, message_head};
 use super::registry::{ServeOptions, ServerShared};
 use crate::error::{Code, RpcError};
+use crate::handover::Tray;
 use crate::interceptor::ServerInterceptor;
 use crate::reactor::{LoopHandle, Post, SourceId};
 use crate::stats::{ConnectionCells, ServerMeter};
@@ -43,7 +43,8 @@ pub(crate) struct ReplyPath {
     pub(super) cells: ConnectionCells,
     /// What calls count in that end after it.
     meter: Arc<ServerMeter>,
-    mailed: Mutex<Mailed>,
+    /// Replies that come when the connection is gone are dropped.
+    mailed: Tray<Mailed>,
     room: Room,
     /// The peer's, in DER, if it was asked for one. There before the first call is begun.
     peer_certificate: OnceLock<Box<[u8]>>,
@@ -65,10 +66,6 @@ struct Room {
 struct Mailed {
     replies: Replies,
     orders: Orders,
-    /// The connection has been told to look and has not looked yet.
-    notified: bool,
-    /// The connection is gone; replies are dropped.
-    closed: bool,
 }
 
 /// What the connection is told besides replies.
@@ -104,7 +101,7 @@ impl ReplyPath {
             book: Book::default(),
             cells,
             meter: Arc::clone(&server.meter),
-            mailed: Mutex::default(),
+            mailed: Tray::new(Mailed::default()),
             room: Room::default(),
             peer_certificate: OnceLock::new(),
         }
@@ -204,17 +201,14 @@ impl ReplyPath {
     }
 
     fn mail(&self, leave: impl FnOnce(&mut Mailed)) {
-        let notify = {
-            let mut mailed = self.mailed.lock();
-            leave(&mut mailed);
-            if mailed.closed {
-                let replies = std::mem::take(&mut mailed.replies);
-                drop(mailed);
-                return self.count_strays(&replies.ended);
-            }
-            !std::mem::replace(&mut mailed.notified, true)
-        };
-        if notify {
+        let mut mailed = self.mailed.lock();
+        leave(&mut mailed);
+        if mailed.is_closed() {
+            let replies = std::mem::take(&mut mailed.replies);
+            drop(mailed);
+            return self.count_strays(&replies.ended);
+        }
+        if mailed.tell() {
             // A loop that has ended has no connections.
             let _ = self.handle.post(Post::Notify(self.source));
         }
@@ -287,8 +281,7 @@ impl ReplyPath {
     /// Moves what other threads left to the outbox.
     pub(super) fn collect(&self) -> Orders {
         let (mut replies, orders) = {
-            let mut mailed = self.mailed.lock();
-            mailed.notified = false;
+            let mut mailed = self.mailed.look();
             (
                 std::mem::take(&mut mailed.replies),
                 std::mem::take(&mut mailed.orders),
@@ -313,11 +306,7 @@ impl ReplyPath {
     /// The connection goes: its calls are cancelled, and later replies are dropped, as those are
     /// that have gathered.
     pub(super) fn close(&self) {
-        let mailed = {
-            let mut mailed = self.mailed.lock();
-            mailed.closed = true;
-            std::mem::take(&mut mailed.replies)
-        };
+        let mailed = std::mem::take(&mut self.mailed.close().replies);
         let gathered = self.outbox.close().unwrap_or_default();
         for replies in [gathered, mailed] {
             self.count_strays(&replies.ended);

@@ -1,7 +1,7 @@
 //! What arrived frames mean: calls to begin, and words about calls that are under way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use crate::metadata::Metadata;
 use crate::reactor::Turn;
 use crate::reply::ReplySlot;
 use crate::server::call::{Call, enter_interceptors};
+use crate::server::call_state::CallState;
 use crate::server::handler::run_handler;
 use crate::server::outbox::{Answer, MethodIndex};
 use crate::server::registry::{Lookup, ServerShared, Target};
@@ -215,7 +216,7 @@ impl Connection {
                 trace: request.trace,
                 flow: flow.clone(),
                 original: None,
-                state: AtomicU8::new(0),
+                state: CallState::new(),
                 entered: AtomicUsize::new(0),
                 reply_metadata: Mutex::default(),
             }),

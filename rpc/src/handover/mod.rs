@@ -12,6 +12,7 @@
 //! threads can take.
 
 #[cfg(test)]
+#[allow(clippy::duplicate_mod, reason = "compiled a second time on purpose")]
 mod models;
 mod posts;
 pub(crate) mod sync;

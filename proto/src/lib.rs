@@ -11,6 +11,12 @@
 )]
 
 pub mod cluster;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What the target in `fuzz/` calls, see `docs/fuzzing.md`.
+    pub use crate::cluster::fuzzing::cluster_file;
+}
 
 /// `kvServerRpc`: what clients ask of the store.
 #[allow(missing_docs, reason = "generated; the comments are in kv.proto")]

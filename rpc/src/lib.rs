@@ -95,6 +95,9 @@ pub mod builtin;
 mod client;
 mod controller;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod http;
 mod interceptor;

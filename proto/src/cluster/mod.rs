@@ -35,6 +35,8 @@
 //! ```
 
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod lines;
 mod write;

@@ -19,6 +19,8 @@ mod waiting;
 pub(crate) use attempts::Paused;
 pub use channel::RpcChannel;
 pub use options::{Backoff, ChannelOptions, RetryPolicy};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use raw::Raw;
 pub(crate) use shared::ChannelShared;
 pub use state::ChannelState;
 pub use stream::RpcStream;

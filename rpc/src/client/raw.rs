@@ -5,7 +5,7 @@ use prost::encoding::{DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
 /// Stands for an encoded message where one is to be encoded. Cannot be decoded to.
-pub(super) struct Raw<'a>(pub(super) &'a [u8]);
+pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
 impl Message for Raw<'_> {
     fn encode_raw(&self, out: &mut impl BufMut) {

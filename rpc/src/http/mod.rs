@@ -18,6 +18,8 @@ mod request;
 use answer::Answer;
 pub(crate) use pages::Observed;
 use pages::answer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use request::HEAD_BYTES_MAX;
 pub(crate) use request::{Parsed, parse};
 
 /// Whether a connection that begins with these bytes speaks HTTP; `None`: too few to tell.

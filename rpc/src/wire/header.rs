@@ -44,7 +44,7 @@ impl RequestKind {
         RequestKind::Goodbye,
     ];
 
-    fn from_number(number: u32) -> RequestKind {
+    pub(crate) fn from_number(number: u32) -> RequestKind {
         let known = Self::ALL.get(number as usize);
         known.copied().unwrap_or(RequestKind::Unknown)
     }
@@ -78,7 +78,7 @@ impl ReplyKind {
         ReplyKind::Goaway,
     ];
 
-    fn from_number(number: u32) -> ReplyKind {
+    pub(crate) fn from_number(number: u32) -> ReplyKind {
         let known = Self::ALL.get(number as usize);
         known.copied().unwrap_or(ReplyKind::Unknown)
     }

@@ -128,7 +128,7 @@ impl InputBuffer {
     }
 
     /// Memory held for this connection, for tests of the bounds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held_bytes(&self) -> usize {
         self.buffer.capacity()
     }

@@ -14,6 +14,10 @@ pub(crate) use frame::{
 pub(crate) use header::{
     ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len, put_bytes_field,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use header::{
+    RpcHeader, RpcReplyHeader, put_reply_head, put_request_head, reply_head_len, request_head_len,
+};
 pub(crate) use input::InputBuffer;
 pub use limits::Limits;
 pub(crate) use output::OutputQueue;

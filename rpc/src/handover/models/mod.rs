@@ -19,8 +19,10 @@ mod call_state;
 #[allow(dead_code, reason = "the models need less of it")]
 mod posts;
 #[path = "../tray.rs"]
+#[allow(dead_code, reason = "the models need less of it")]
 mod tray;
 #[path = "../waiter.rs"]
+#[allow(dead_code, reason = "the models need less of it")]
 mod waiter;
 
 /// What the book sees of a call.

@@ -1,8 +1,6 @@
 //! `bench_connections` with few connections and for a fraction of a second: it ends, and what it says
 //! can be read.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::process::Command;
 
 use serde_json::Value;

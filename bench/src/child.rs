@@ -1,6 +1,8 @@
 //! A process that ends with its handle, or when this process does.
 
+use std::env;
 use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,6 +39,18 @@ impl ChildProcess {
     /// # Errors
     /// The system's; the child printed nothing in time.
     pub fn start_and_read_line(command: &mut Command) -> io::Result<(ChildProcess, String)> {
+        ChildProcess::start_and_read_line_within(FIRST_LINE_LIMIT, command)
+    }
+
+    /// As [`start_and_read_line`](ChildProcess::start_and_read_line), for a child that has to work
+    /// for its line: it may take `limit`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_and_read_line_within(
+        limit: Duration,
+        command: &mut Command,
+    ) -> io::Result<(ChildProcess, String)> {
         let mut process = ChildProcess::start(command.stdout(Stdio::piped()))?;
         let stdout = process
             .child
@@ -49,17 +63,14 @@ impl ChildProcess {
             let read = BufReader::new(stdout).read_line(&mut line);
             let _ = sender.send(read.map(|_| line));
         });
-        let line = match receiver.recv_timeout(FIRST_LINE_LIMIT) {
+        let line = match receiver.recv_timeout(limit) {
             Ok(line) => line?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the server said nothing",
-                ));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it said nothing"));
             }
         };
         if line.is_empty() {
-            return Err(io::Error::other("the server ended at once"));
+            return Err(io::Error::other("it ended without a word"));
         }
         Ok((process, line))
     }
@@ -97,6 +108,28 @@ impl Drop for ChildProcess {
     }
 }
 
+/// The program called `name` in the directory of this one, where cargo puts it.
+///
+/// # Errors
+/// It is not there; the text says how to build it.
+pub fn program_beside(name: &str) -> Result<PathBuf, String> {
+    let own = env::current_exe()
+        .map_err(|error| format!("cannot find this program's own file: {error}"))?;
+    let program = own.with_file_name(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    let release = if cfg!(debug_assertions) {
+        ""
+    } else {
+        "--release "
+    };
+    let program = program.display();
+    Err(format!(
+        "{program} is missing: run `cargo build {release}-p {name}` first"
+    ))
+}
+
 /// In a child: returns when the parent lets go of the other end of standard input.
 pub fn wait_for_end_of_stdin() {
     let mut ignored = [0; 64];
@@ -132,6 +165,6 @@ mod tests {
     fn a_child_that_ends_without_a_word_is_told() {
         let mut command = Command::new("true");
         let error = ChildProcess::start_and_read_line(&mut command).unwrap_err();
-        assert_eq!(error.to_string(), "the server ended at once");
+        assert_eq!(error.to_string(), "it ended without a word");
     }
 }

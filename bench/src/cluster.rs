@@ -1,6 +1,5 @@
 //! A cluster for measuring: `raft_core_run` once for each node, in a directory that goes with it.
 
-use std::env;
 use std::fs::File;
 use std::io;
 use std::io::Read as _;
@@ -16,7 +15,7 @@ use proto::kv::{KvServerRpcStub, StatusArgs, StatusReply};
 use rpc::{RpcChannel, RpcController};
 use tempfile::TempDir;
 
-use crate::child::ChildProcess;
+use crate::child::{ChildProcess, program_beside};
 use crate::command::Failure;
 
 /// How long the nodes may take until the first put is answered.
@@ -192,20 +191,7 @@ impl Node {
 /// # Errors
 /// It is not there; the text says how to build it.
 pub fn node_program() -> Result<PathBuf, Failure> {
-    let own = env::current_exe().map_err(Failure::of("cannot find this program's own file"))?;
-    let program = own.with_file_name("raft_core_run");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let release = if cfg!(debug_assertions) {
-        ""
-    } else {
-        "--release "
-    };
-    let program = program.display();
-    Err(Failure::Failed(format!(
-        "{program} is missing: run `cargo build {release}-p raft_core_run` first"
-    )))
+    program_beside("raft_core_run").map_err(Failure::Failed)
 }
 
 /// Addresses of this machine that were free a moment ago; different ones.

@@ -32,7 +32,10 @@ impl Echo for Server {
 /// # Errors
 /// No port, or no thread.
 pub fn serve() -> Result<ProviderHandle, ProviderError> {
-    let mut provider = RpcProvider::new(ProviderOptions::default());
+    let mut provider = RpcProvider::new(ProviderOptions {
+        threads: 1,
+        ..ProviderOptions::default()
+    });
     provider.notify_service(EchoService::new(Arc::new(Server)))?;
     provider.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Two digits: percentiles are right to 1 %, and a histogram is small enough for 256 threads to
 /// have one each.
@@ -86,7 +86,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
 }
 
 /// Percentiles, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Latency {
     pub p50_us: f64,

@@ -2,12 +2,12 @@
 //!
 //! | program | measures | beside |
 //! |---|---|---|
-//! | `bench_rpc` | calls through a generated stub | a bare mio echo of frames ([`bare`]) |
+//! | `bench_rpc` | calls through a generated stub | a bare mio echo of frames ([`bare`]), tonic and tarpc (`bench_peers`) |
 //! | `bench_store` | puts and gets through a clerk | one record appended and synced ([`disk`]) |
 //!
 //! ```text
 //!   load (rpc_load, bare::client, store_load) ──► Recorder ──► Latency ──► table, JSON
-//!     │ drives                                    latency.rs     over a span (span.rs)
+//!     │ drives                                    latency.rs     over a span (span.rs), a round
 //!     ▼
 //!   server in a process of its own (child.rs) ──► usage.rs: CPU time by thread, wake-ups, writes
 //! ```
@@ -16,6 +16,7 @@
 //! machine drifts under both. How to run and read them: `docs/benchmarks.md`.
 
 pub mod bare;
+pub mod cell;
 pub mod child;
 pub mod cluster;
 pub mod command;
@@ -24,7 +25,11 @@ pub mod echo;
 pub mod idle;
 pub mod latency;
 pub mod machine;
+pub mod neighbour;
+pub mod required;
+pub mod round;
 pub mod rpc_load;
+pub mod side;
 pub mod span;
 pub mod store_load;
 pub mod table;

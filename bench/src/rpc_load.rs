@@ -183,11 +183,11 @@ fn answered(
     false
 }
 
-fn event_loop() -> Result<EventLoops, Failure> {
+pub(crate) fn event_loop() -> Result<EventLoops, Failure> {
     EventLoops::start(1, "rpc-client").map_err(Failure::of("cannot start an event loop"))
 }
 
-fn channel(addr: SocketAddr, loops: &EventLoops) -> RpcChannel {
+pub(crate) fn channel(addr: SocketAddr, loops: &EventLoops) -> RpcChannel {
     let options = ChannelOptions {
         loops: Some(loops.clone()),
         max_unsent_bytes: UNSENT_BYTES_MAX,

@@ -29,29 +29,69 @@ fn assert_positive(figures: &Value, names: &[&str]) {
     }
 }
 
+const FIGURES: [&str; 4] = ["requests_per_s", "p50_us", "p99_us", "p999_us"];
+
+fn assert_measured(cell: &Value, sides: &[&str]) {
+    for side in sides {
+        assert_positive(&cell["sides"][side], &FIGURES);
+        if *side != "rpc" {
+            assert_positive(
+                &cell["rpc_over"][side],
+                &["requests_per_s", "p50", "p99", "p999"],
+            );
+        }
+    }
+}
+
 #[test]
-fn bench_rpc_measures_every_cell_on_both_sides() {
-    let output = output_of(
-        env!("CARGO_BIN_EXE_bench_rpc"),
-        &["--seconds", "0.05", "--rounds", "1"],
-    );
+fn bench_rpc_measures_every_cell_beside_the_bare_echo() {
+    let sides = ["rpc", "bare"];
+    let arguments = [
+        "--seconds",
+        "0.05",
+        "--rounds",
+        "1",
+        "--sides",
+        &sides.join(","),
+    ];
+    let output = output_of(env!("CARGO_BIN_EXE_bench_rpc"), &arguments);
     let report = report(&output);
     let cells = report["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 18, "3 payloads in 6 shapes");
     for cell in cells {
-        for side in ["rpc", "bare"] {
-            assert_positive(
-                &cell[side],
-                &["requests_per_s", "p50_us", "p99_us", "p999_us"],
-            );
-        }
-        assert_positive(&cell["ratio"], &["requests_per_s", "p50", "p99", "p999"]);
+        assert_measured(cell, &sides);
     }
+    let neighbour = &report["neighbour"];
+    assert_positive(neighbour, &["large_mib_per_s"]);
+    assert_positive(&neighbour["alone"], &FIGURES);
+    assert_positive(&neighbour["beside"], &FIGURES);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         text.contains("64KiB/callback/1024"),
         "the table names its cells: {text}"
     );
+}
+
+#[test]
+fn bench_rpc_measures_the_peers_and_judges() {
+    let program = Path::new(env!("CARGO_BIN_EXE_bench_rpc"));
+    if !program.with_file_name("bench_peers").is_file() {
+        eprintln!("skipped: bench_peers is not built; `cargo test --workspace` builds it");
+        return;
+    }
+    let sides = ["rpc", "bare", "tonic", "tarpc"];
+    for (filter, requirements) in [("16B/callback/1024", 2), ("64KiB/connections/64", 2)] {
+        let arguments = ["--seconds", "0.05", "--rounds", "1", "--filter", filter];
+        let report = report(&output_of(program.to_str().unwrap(), &arguments));
+        let cells = report["cells"].as_array().unwrap();
+        assert_eq!(cells.len(), 1);
+        assert_measured(&cells[0], &sides);
+        assert_eq!(
+            report["required"].as_array().unwrap().len(),
+            requirements,
+            "{filter}"
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Echo calls through the framework beside a bare echo of frames, in turns.
+//! Echo calls through the framework beside a bare echo of frames, tonic and tarpc, in turns.
 
 #![expect(
     clippy::print_stdout,
@@ -6,36 +6,41 @@
     reason = "a command talks to its user"
 )]
 
-use std::env;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bench::child::{ChildProcess, wait_for_end_of_stdin};
+use bench::cell::{Cell, all_cells};
+use bench::child::wait_for_end_of_stdin;
 use bench::command::{Failure, exit_code, parse, seconds, selected};
-use bench::latency::{Latency, Recorder, median};
 use bench::machine::{Machine, load};
-use bench::rpc_load::{BlockingLoad, CallbackLoad};
-use bench::span::{Interrupt, Span};
+use bench::neighbour::{self, Neighbour};
+use bench::required::{self, Verdict};
+use bench::round::{Figures, Ratios, Round};
+use bench::side::{Server, Side, Way};
+use bench::span::Interrupt;
 use bench::table::{Table, figure};
-use bench::usage::cpu_of;
 use bench::{bare, echo};
-use bytes::Bytes;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 const EXAMPLES: &str = "\
 Examples:
-  bench_rpc                                 every cell, 3 rounds of 2 s each for both sides
+  bench_rpc                                 every cell, 3 rounds of 2 s for each of four sides
+  bench_rpc --sides rpc,bare                without the peers, which bench_peers holds
   bench_rpc --filter 16B/callback           one connection, callbacks, small payloads
   bench_rpc --filter threads --seconds 5    64 threads that block on one channel
   bench_rpc --list                          the names of the cells
-  bench_rpc | tail -1 | jq .cells[].ratio   the last line is JSON
+  bench_rpc | tail -1 | jq .required        the last line is JSON
+
+tonic and tarpc run in `bench_peers`: build it first, with the same profile.
 
 Exit codes: 0 measured, 1 failed, 2 wrong usage.";
 
-/// Measures echo calls through `rpc` beside a bare mio echo: requests/s, latency, CPU per request.
+/// Measures echo calls through `rpc` beside a bare mio echo, tonic and tarpc: requests/s, latency,
+/// CPU per request.
 #[derive(Debug, Parser)]
 #[command(name = "bench_rpc", version, after_help = EXAMPLES)]
 struct Cli {
@@ -50,6 +55,16 @@ struct Cli {
     /// Only the cell called TEXT or, if there is none, those with TEXT in their names
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+
+    /// Who is measured
+    #[arg(
+        long,
+        value_name = "SIDES",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "rpc,bare,tonic,tarpc"
+    )]
+    sides: Vec<Side>,
 
     /// Print the names of the cells and end
     #[arg(long)]
@@ -66,13 +81,6 @@ enum Serve {
     Serve { side: Side },
 }
 
-/// Who is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Side {
-    Rpc,
-    Bare,
-}
-
 fn main() -> ExitCode {
     exit_code("bench_rpc", run())
 }
@@ -84,62 +92,38 @@ fn run() -> Result<(), Failure> {
     if let Some(Serve::Serve { side }) = cli.serve {
         return serve(side);
     }
-    let cells = selected(all_cells(), &cli.filter, |cell| &cell.name);
-    if cells.is_empty() {
+    let rows = all_cells().into_iter().map(Row::Cell);
+    let rows = rows.chain([Row::Neighbour]).collect();
+    let rows = selected(rows, &cli.filter, Row::name);
+    if rows.is_empty() {
         let filter = &cli.filter;
         return Err(Failure::Usage(format!(
             "no cell has `{filter}` in its name (--list shows them)"
         )));
     }
     if cli.list {
-        for cell in &cells {
-            println!("{}", cell.name);
+        for row in &rows {
+            println!("{}", row.name());
         }
         return Ok(());
     }
-    measure(&cli, &cells)
+    measure(&cli, &rows)
 }
 
-/// One line of the table: what is asked for, and how.
-#[derive(Clone, Debug, Serialize)]
-struct Cell {
-    name: String,
-    payload_bytes: usize,
-    connections: usize,
-    /// Calls under way on each connection.
-    in_flight: usize,
-    caller: Caller,
+/// What can be asked for by name.
+enum Row {
+    Cell(Cell),
+    /// Needs no side but `rpc`.
+    Neighbour,
 }
 
-/// How the framework is called. The bare echo has one loop in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Caller {
-    Callback,
-    /// As many threads as calls in flight, each waiting for its own.
-    Blocking,
-}
-
-fn all_cells() -> Vec<Cell> {
-    let payloads = [(16, "16B"), (1024, "1KiB"), (64 << 10, "64KiB")];
-    let shapes = [
-        ("callback/1", 1, 1, Caller::Callback),
-        ("callback/64", 1, 64, Caller::Callback),
-        ("callback/1024", 1, 1024, Caller::Callback),
-        ("blocking/1", 1, 1, Caller::Blocking),
-        ("threads/64", 1, 64, Caller::Blocking),
-        ("connections/64", 64, 1, Caller::Callback),
-    ];
-    let of_payload = |(payload_bytes, size)| {
-        shapes.map(|(shape, connections, in_flight, caller)| Cell {
-            name: format!("{size}/{shape}"),
-            payload_bytes,
-            connections,
-            in_flight,
-            caller,
-        })
-    };
-    payloads.into_iter().flat_map(of_payload).collect()
+impl Row {
+    fn name(&self) -> &str {
+        match self {
+            Row::Cell(cell) => &cell.name,
+            Row::Neighbour => neighbour::NAME,
+        }
+    }
 }
 
 /// The one JSON line.
@@ -151,78 +135,68 @@ struct Report {
     seconds: f64,
     rounds: u32,
     cells: Vec<Measured>,
+    required: Vec<Verdict>,
+    neighbour: Option<Neighbour>,
 }
 
 #[derive(Debug, Serialize)]
 struct Measured {
     #[serde(flatten)]
     cell: Cell,
-    rpc: Figures,
-    bare: Figures,
-    /// rpc / bare.
-    ratio: Ratios,
+    /// How the peers' clients ran: the fastest of several ways.
+    ways: BTreeMap<Side, Way>,
+    sides: BTreeMap<Side, Figures>,
+    /// `rpc` divided by each other side.
+    rpc_over: BTreeMap<Side, Ratios>,
     /// CPUs that were busy for others meanwhile; the worst round.
     others_cpus: f64,
 }
 
-/// Medians over the rounds.
-#[derive(Debug, Serialize)]
-struct Figures {
-    requests_per_s: f64,
-    #[serde(flatten)]
-    latency: Latency,
-    server_cpu_us: f64,
-    client_cpu_us: f64,
-    rounds_requests_per_s: Vec<f64>,
-}
-
-#[derive(Debug, Serialize)]
-struct Ratios {
-    requests_per_s: f64,
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    server_cpu: f64,
-    client_cpu: f64,
-}
-
-fn measure(cli: &Cli, cells: &[Cell]) -> Result<(), Failure> {
+fn measure(cli: &Cli, rows: &[Row]) -> Result<(), Failure> {
     let interrupt = Interrupt::watch().map_err(Failure::of("cannot watch for signals"))?;
     let machine = Machine::here();
     println!("{machine}");
-    let (rpc, bare) = (Server::start(Side::Rpc)?, Server::start(Side::Bare)?);
+    let sides: BTreeSet<Side> = cli.sides.iter().copied().collect();
+    let servers: Vec<Server> = sides
+        .into_iter()
+        .map(Server::start)
+        .collect::<Result<_, _>>()?;
 
     let start = Instant::now();
-    let mut measured = Vec::new();
-    for (index, cell) in cells.iter().enumerate() {
+    let (mut measured, mut beside_neighbour) = (Vec::new(), None);
+    for (index, row) in rows.iter().enumerate() {
         eprintln!(
             "[{}/{}] {} ({:.0} s so far)",
             index + 1,
-            cells.len(),
-            cell.name,
+            rows.len(),
+            row.name(),
             start.elapsed().as_secs_f64()
         );
-        let (mut rpc_spans, mut bare_spans) = (Vec::new(), Vec::new());
-        for _ in 0..cli.rounds {
-            rpc_spans.push(measure_side(&rpc, cell, cli, &interrupt)?);
-            bare_spans.push(measure_side(&bare, cell, cli, &interrupt)?);
+        match row {
+            Row::Cell(cell) => measured.push(measure_cell(cell, &servers, cli, &interrupt)?),
+            Row::Neighbour => {
+                if let Some(rpc) = servers.iter().find(|server| server.side() == Side::Rpc) {
+                    let length = Duration::from_secs_f64(cli.seconds);
+                    let measured = neighbour::measure(rpc, length, cli.rounds, &interrupt)?;
+                    beside_neighbour = Some(measured);
+                }
+            }
         }
-        let others = rpc_spans
-            .iter()
-            .chain(&bare_spans)
-            .map(|span| span.others_cpus)
-            .fold(0.0, f64::max);
-        let (rpc, bare) = (Figures::of(&rpc_spans), Figures::of(&bare_spans));
-        let ratio = rpc.over(&bare);
-        measured.push(Measured {
-            cell: cell.clone(),
-            rpc,
-            bare,
-            ratio,
-            others_cpus: others,
-        });
     }
-    println!("{}", table(&measured));
+    if !measured.is_empty() {
+        println!("{}", table(&measured));
+    }
+    let by_name: BTreeMap<_, _> = measured
+        .iter()
+        .map(|of| (of.cell.name.as_str(), &of.sides))
+        .collect();
+    let required = required::verdicts(&by_name);
+    if !required.is_empty() {
+        println!("{}", required::table(&required));
+    }
+    if let Some(measured) = &beside_neighbour {
+        println!("{}", neighbour_table(measured));
+    }
     let report = Report {
         program: "bench_rpc",
         machine,
@@ -230,6 +204,8 @@ fn measure(cli: &Cli, cells: &[Cell]) -> Result<(), Failure> {
         seconds: cli.seconds,
         rounds: cli.rounds,
         cells: measured,
+        required,
+        neighbour: beside_neighbour,
     };
     println!(
         "{}",
@@ -238,78 +214,48 @@ fn measure(cli: &Cli, cells: &[Cell]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure_side(
-    server: &Server,
+/// In each round every side has its turn, so that what drifts on the machine drifts under all.
+fn measure_cell(
     cell: &Cell,
+    servers: &[Server],
     cli: &Cli,
     interrupt: &Interrupt,
-) -> Result<Span, Failure> {
-    let payload = Bytes::from(vec![0x5A; cell.payload_bytes]);
-    let Cell {
-        connections,
-        in_flight,
-        caller,
-        ..
-    } = *cell;
-    let threads = if caller == Caller::Blocking && server.side == Side::Rpc {
-        in_flight
-    } else {
-        1
-    };
-    let recorders: Vec<Recorder> = (0..threads).map(|_| Recorder::default()).collect();
-    let span = || {
-        let length = Duration::from_secs_f64(cli.seconds);
-        Span::measure(length, &recorders, &[server.process.id()], interrupt)
-    };
-    // The load runs until `_load` is dropped.
-    match (server.side, caller) {
-        (Side::Bare, _) => {
-            let client = bare::Client::start(
-                server.addr,
-                connections,
-                in_flight,
-                payload.to_vec(),
-                recorders[0].clone(),
-            );
-            let _load = client.map_err(Failure::of("cannot start the bare client"))?;
-            span()
-        }
-        (Side::Rpc, Caller::Callback) => {
-            let _load =
-                CallbackLoad::start(server.addr, connections, in_flight, &payload, &recorders[0])?;
-            span()
-        }
-        (Side::Rpc, Caller::Blocking) => {
-            let _load = BlockingLoad::start(server.addr, &payload, &recorders)?;
-            span()
+) -> Result<Measured, Failure> {
+    let length = Duration::from_secs_f64(cli.seconds);
+    let mut ways = BTreeMap::new();
+    for server in servers {
+        // Long enough to choose: what is told is measured anew.
+        if let Some(way) = server.fastest_way(cell, length / 4, interrupt)? {
+            ways.insert(server.side(), way);
         }
     }
-}
-
-/// A server process; ends when dropped.
-struct Server {
-    side: Side,
-    addr: SocketAddr,
-    process: ChildProcess,
-}
-
-impl Server {
-    fn start(side: Side) -> Result<Server, Failure> {
-        let program =
-            env::current_exe().map_err(Failure::of("cannot find this program's own file"))?;
-        let name = side.to_possible_value().expect("no side is skipped");
-        let mut command = Command::new(program);
-        command.args(["serve", name.get_name()]);
-        let (process, line) = ChildProcess::start_and_read_line(&mut command)
-            .map_err(Failure::of("cannot start a server"))?;
-        let addr = line.trim().parse();
-        let addr = addr.map_err(|_| Failure::Failed(format!("a server said `{}`", line.trim())))?;
-        Ok(Server {
-            side,
-            addr,
-            process,
-        })
+    let mut rounds = BTreeMap::<Side, Vec<Round>>::new();
+    for _ in 0..cli.rounds {
+        for server in servers {
+            let way = ways.get(&server.side()).copied();
+            let round = server.measure(cell, way, length, interrupt)?;
+            rounds.entry(server.side()).or_default().push(round);
+        }
     }
+    let others = rounds.values().flatten().map(|round| round.others_cpus);
+    let others_cpus = others.fold(0.0, f64::max);
+    let sides: BTreeMap<_, _> = rounds
+        .iter()
+        .map(|(&side, rounds)| (side, Figures::of(rounds)))
+        .collect();
+    let rpc_over = sides.get(&Side::Rpc).map(|rpc| {
+        let others = sides.iter().filter(|(side, _)| **side != Side::Rpc);
+        others
+            .map(|(&side, figures)| (side, rpc.over(figures)))
+            .collect()
+    });
+    Ok(Measured {
+        cell: cell.clone(),
+        ways,
+        sides,
+        rpc_over: rpc_over.unwrap_or_default(),
+        others_cpus,
+    })
 }
 
 /// The server process: prints its address, serves until standard input ends.
@@ -320,6 +266,9 @@ fn serve(side: Side) -> Result<(), Failure> {
                 echo::serve().map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
             println!("{}", provider.local_addr());
             wait_for_end_of_stdin();
+        }
+        Side::Tonic | Side::Tarpc => {
+            return Err(Failure::Usage("bench_peers serves these".to_owned()));
         }
         Side::Bare => {
             let listener = mio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -338,38 +287,6 @@ fn serve(side: Side) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Figures {
-    fn of(spans: &[Span]) -> Figures {
-        let over = |of: &dyn Fn(&Span) -> f64| median(spans.iter().map(of));
-        let latency = |of: fn(Latency) -> f64| {
-            median(spans.iter().map(|span| of(Latency::of(&span.latencies))))
-        };
-        Figures {
-            requests_per_s: over(&Span::per_second),
-            latency: Latency {
-                p50_us: latency(|latency| latency.p50_us),
-                p99_us: latency(|latency| latency.p99_us),
-                p999_us: latency(|latency| latency.p999_us),
-                max_us: latency(|latency| latency.max_us),
-            },
-            server_cpu_us: over(&|span| span.us_per_request(cpu_of(&span.servers[0]))),
-            client_cpu_us: over(&|span| span.us_per_request(span.client_cpu)),
-            rounds_requests_per_s: spans.iter().map(Span::per_second).collect(),
-        }
-    }
-
-    fn over(&self, bare: &Figures) -> Ratios {
-        Ratios {
-            requests_per_s: self.requests_per_s / bare.requests_per_s,
-            p50: self.latency.p50_us / bare.latency.p50_us,
-            p99: self.latency.p99_us / bare.latency.p99_us,
-            p999: self.latency.p999_us / bare.latency.p999_us,
-            server_cpu: self.server_cpu_us / bare.server_cpu_us,
-            client_cpu: self.client_cpu_us / bare.client_cpu_us,
-        }
-    }
-}
-
 fn table(measured: &[Measured]) -> Table {
     let mut table = Table::new(&[
         "cell",
@@ -382,56 +299,85 @@ fn table(measured: &[Measured]) -> Table {
         "client us/req",
         "others' CPUs",
     ]);
-    for Measured {
-        cell,
-        rpc,
-        bare,
-        ratio,
-        others_cpus,
-    } in measured
-    {
-        for (name, side, figures) in [(cell.name.as_str(), "rpc", rpc), ("", "bare", bare)] {
-            let Latency {
-                p50_us,
-                p99_us,
-                p999_us,
-                ..
-            } = figures.latency;
-            let Figures {
-                requests_per_s,
-                server_cpu_us,
-                client_cpu_us,
-                ..
-            } = *figures;
+    for of in measured {
+        let mut rows = Vec::new();
+        for (side, figures) in &of.sides {
             let columns = [
-                requests_per_s,
-                p50_us,
-                p99_us,
-                p999_us,
-                server_cpu_us,
-                client_cpu_us,
-            ]
-            .map(figure);
-            table.row(
-                [name.to_owned(), side.to_owned()]
-                    .into_iter()
-                    .chain(columns),
-            );
+                figures.requests_per_s,
+                figures.latency.p50_us,
+                figures.latency.p99_us,
+                figures.latency.p999_us,
+                figures.server_cpu_us,
+                figures.client_cpu_us,
+            ];
+            let way = of.ways.get(side).map(|way| format!("{way} "));
+            let label = way.unwrap_or_default() + side.name();
+            rows.push((label, columns.map(figure)));
         }
-        let Ratios {
-            requests_per_s,
-            p50,
-            p99,
-            p999,
-            server_cpu,
-            client_cpu,
-        } = *ratio;
-        let columns = [requests_per_s, p50, p99, p999, server_cpu, client_cpu]
-            .map(|ratio| format!("{ratio:.2}x"));
-        let row = [String::new(), "ratio".to_owned()]
-            .into_iter()
-            .chain(columns);
-        table.row(row.chain([format!("{others_cpus:.2}")]));
+        for (side, ratios) in &of.rpc_over {
+            let columns = [
+                ratios.requests_per_s,
+                ratios.p50,
+                ratios.p99,
+                ratios.p999,
+                ratios.server_cpu,
+                ratios.client_cpu,
+            ];
+            let columns = columns.map(|ratio| format!("{ratio:.2}x"));
+            rows.push((format!("rpc/{}", side.name()), columns));
+        }
+        let last = rows.len().saturating_sub(1);
+        for (index, (label, columns)) in rows.into_iter().enumerate() {
+            let name = if index == 0 { &of.cell.name } else { "" };
+            let mut row = vec![name.to_owned(), label];
+            row.extend(columns);
+            if index == last {
+                row.push(format!("{:.2}", of.others_cpus));
+            }
+            table.row(row);
+        }
     }
+    table
+}
+
+fn neighbour_table(of: &Neighbour) -> Table {
+    let Neighbour {
+        alone,
+        beside,
+        ratios,
+        ..
+    } = of;
+    let mib_per_s = of.large_mib_per_s;
+    let bound = neighbour::P99_RATIO_MAX;
+    let mut table = Table::new(&[
+        "small calls of rpc",
+        "requests/s",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "bound of p99",
+        "",
+        "others' CPUs",
+    ]);
+    for (name, figures) in [
+        ("alone".to_owned(), alone),
+        (format!("beside {mib_per_s:.0} MiB/s of large ones"), beside),
+    ] {
+        let columns = [
+            figures.requests_per_s,
+            figures.latency.p50_us,
+            figures.latency.p99_us,
+            figures.latency.p999_us,
+        ];
+        table.row([name].into_iter().chain(columns.map(figure)));
+    }
+    let columns = [ratios.requests_per_s, ratios.p50, ratios.p99, ratios.p999];
+    let row = ["ratio".to_owned()].into_iter();
+    let row = row.chain(columns.map(|ratio| format!("{ratio:.2}x")));
+    table.row(row.chain([
+        format!("< {bound:.2}x"),
+        if of.met { "met" } else { "NOT MET" }.to_owned(),
+        format!("{:.2}", of.others_cpus),
+    ]));
     table
 }

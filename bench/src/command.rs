@@ -64,6 +64,9 @@ pub fn parse<C: clap::Parser>() -> Result<Option<C>, Failure> {
     Err(Failure::Usage(format!("{told} (--help shows examples)")))
 }
 
+/// The shortest span that is measured: some requests are answered within it.
+pub const SECONDS_MIN: f64 = 0.05;
+
 /// Reads a number of seconds from a command line.
 ///
 /// # Errors
@@ -72,8 +75,8 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text
         .parse()
         .ok()
-        .filter(|seconds| (0.05..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "write a number of seconds from 0.05 to 3600".to_owned())
+        .filter(|seconds| (SECONDS_MIN..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| format!("write a number of seconds from {SECONDS_MIN} to 3600"))
 }
 
 /// The cell of that name or, if there is none, those with `text` in their names.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bench::cell::{Cell, all_cells};
 use bench::child::wait_for_end_of_stdin;
-use bench::command::{Failure, exit_code, parse, seconds, selected};
+use bench::command::{Failure, SECONDS_MIN, exit_code, parse, seconds, selected};
 use bench::machine::{Machine, load};
 use bench::neighbour::{self, Neighbour};
 use bench::required::{self, Verdict};
@@ -223,9 +223,10 @@ fn measure_cell(
 ) -> Result<Measured, Failure> {
     let length = Duration::from_secs_f64(cli.seconds);
     let mut ways = BTreeMap::new();
+    // Long enough to choose: what is told is measured anew.
+    let trial = Duration::from_secs_f64((cli.seconds / 4.0).max(SECONDS_MIN));
     for server in servers {
-        // Long enough to choose: what is told is measured anew.
-        if let Some(way) = server.fastest_way(cell, length / 4, interrupt)? {
+        if let Some(way) = server.fastest_way(cell, trial, interrupt)? {
             ways.insert(server.side(), way);
         }
     }

@@ -1,7 +1,5 @@
 //! The peers answer, whoever runs and drives their client.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::process::Command;
 
 use bench::child::ChildProcess;

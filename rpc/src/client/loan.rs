@@ -30,7 +30,7 @@ use super::connection::{Broken, Connection, Reading};
 use super::pending::Ended;
 use super::shared::ChannelShared;
 use crate::handover::Waiter;
-use crate::reactor::{Ready, WAIT_MAX, on_any_loop};
+use crate::reactor::{Patience, Ready, WAIT_MAX, on_any_loop};
 
 /// How often the loop looks whether a connection that it has lent is still used. For as long an
 /// idle connection may go unwatched: its next caller looks at it before it sends.
@@ -90,6 +90,7 @@ struct Seat {
     events: Events,
     waker: Arc<Waker>,
     scratch: Box<[u8]>,
+    patience: Patience,
 }
 
 impl Seat {
@@ -101,14 +102,23 @@ impl Seat {
             events: Events::with_capacity(EVENTS_MAX),
             waker,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            patience: Patience::default(),
         })
     }
 
     /// Waits for the socket or the waker, and tells what the socket reported.
-    fn wait(&mut self, patience: Duration) -> io::Result<Ready> {
-        match self.poll.poll(&mut self.events, Some(patience)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
+    fn wait(&mut self, at_most: Duration) -> io::Result<Ready> {
+        let (poll, events) = (&mut self.poll, &mut self.events);
+        let mut look = |at_most| match poll.poll(events, Some(at_most)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(!events.is_empty()),
+        };
+        if at_most.is_zero() {
+            look(at_most)?;
+        } else if !self.patience.watch(|| look(Duration::ZERO).unwrap_or(true)) {
+            let begun = Instant::now();
+            look(at_most)?;
+            self.patience.slept(begun.elapsed());
         }
         let socket = self.events.iter().find(|event| event.token() == SOCKET);
         Ok(socket.map_or_else(Ready::default, Ready::of))

@@ -11,6 +11,7 @@ use mio::event::Event;
 use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::mailbox::{Build, LoopHandle, Post, SourceId};
+use super::patience::Patience;
 use super::timers::Timers;
 
 /// Events taken from the system at once.
@@ -169,6 +170,7 @@ struct EventLoop {
     timers: Timers,
     scratch: Box<[u8]>,
     again: Vec<SourceId>,
+    patience: Patience,
 }
 
 struct Slot {
@@ -191,6 +193,7 @@ impl EventLoop {
             timers: Timers::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             again: Vec::new(),
+            patience: Patience::default(),
         }
     }
 
@@ -252,16 +255,26 @@ impl EventLoop {
     }
 
     fn wait(&mut self, events: &mut Events) {
-        let idle = self.again.is_empty()
+        let mut idle = self.again.is_empty()
             && FLUSHES.with_borrow(Vec::is_empty)
-            && self.handle.fall_asleep();
+            && !LoopHandle::has_local_posts();
+        if idle && self.watch(events) {
+            NOW.set(Some(Instant::now()));
+            return;
+        }
+        idle = idle && self.handle.fall_asleep();
+        let begun = Instant::now();
         let timeout = if idle {
-            self.timers.until_next(Instant::now())
+            self.timers.until_next(begun)
         } else {
             Some(Duration::ZERO)
         };
         let polled = self.poll.poll(events, timeout);
-        NOW.set(Some(Instant::now()));
+        let now = Instant::now();
+        NOW.set(Some(now));
+        if idle {
+            self.patience.slept(now - begun);
+        }
         match polled {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -271,6 +284,18 @@ impl EventLoop {
                 thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+
+    /// Waits for events and posts without sleeping, if that is worth it; `true`: there are some.
+    fn watch(&mut self, events: &mut Events) -> bool {
+        let (poll, handle, timers) = (&mut self.poll, &self.handle, &self.timers);
+        self.patience.watch(|| {
+            // A failure shows again when it is polled in earnest.
+            let polled = poll.poll(events, Some(Duration::ZERO));
+            (polled.is_ok() && !events.is_empty())
+                || handle.has_posts()
+                || timers.until_next(Instant::now()) == Some(Duration::ZERO)
+        })
     }
 
     fn ring(&mut self) {

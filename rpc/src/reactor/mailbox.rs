@@ -122,7 +122,17 @@ impl LoopHandle {
 
     /// Declares the loop asleep; `false` if there is something to do first.
     pub(super) fn fall_asleep(&self) -> bool {
-        LOCAL_POSTS.with_borrow(Vec::is_empty) && self.mailbox.fall_asleep()
+        !LoopHandle::has_local_posts() && self.mailbox.fall_asleep()
+    }
+
+    /// Whether other threads have left something.
+    pub(super) fn has_posts(&self) -> bool {
+        self.mailbox.len() > 0
+    }
+
+    /// Whether the loop's thread has left something to itself.
+    pub(super) fn has_local_posts() -> bool {
+        LOCAL_POSTS.with_borrow(|posts| !posts.is_empty())
     }
 
     /// Declares the loop awake and moves the posts of other threads to `posts`, which is empty.

@@ -31,6 +31,10 @@ use crate::wire::{
 /// Bytes read in one turn; then other connections of the loop have theirs.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 
+/// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
+/// server has something to do meanwhile.
+const FRAMES_PER_TURN: usize = 64;
+
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
 const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
 
@@ -91,6 +95,8 @@ pub(super) struct Connection {
     readable: bool,
     /// The server may send no more, or another socket's server: they share their events.
     read_closed: bool,
+    /// Frames that have arrived wait for the next turn.
+    more_replies: bool,
     /// It has brought a frame that did not refuse it.
     proven: bool,
     /// The server asked us to begin calls elsewhere.
@@ -130,6 +136,7 @@ impl Connection {
             in_flight,
             sent_bytes: 0,
             read_closed: false,
+            more_replies: false,
             proven: false,
             left: false,
             flush_wanted: true,
@@ -169,6 +176,7 @@ impl Connection {
             && !self.left
             && !self.flush_wanted
             && !self.readable
+            && !self.more_replies
             && self.pinged_at.is_none()
             && self.pong_owed.is_none()
     }
@@ -311,7 +319,10 @@ impl Connection {
         reading: &mut Reading<'_>,
     ) -> Result<(), Broken> {
         self.readable |= flushed.is_err();
-        let read = self.read(reading);
+        let mut read = self.read(reading);
+        while flushed.is_err() && read.is_ok() && self.more_replies {
+            read = self.read(reading);
+        }
         // What a server said for a reason goes before the break that followed.
         if matches!(read, Err(Broken::Refused(_))) {
             return read;
@@ -321,7 +332,10 @@ impl Connection {
 
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let mut budget = READ_BYTES_PER_TURN;
-        while self.readable {
+        if self.more_replies {
+            self.deliver()?;
+        }
+        while self.readable && !self.more_replies {
             if budget == 0 {
                 reading.again = true;
                 break;
@@ -355,7 +369,11 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.input.compact();
+        if self.more_replies {
+            reading.again = true;
+        } else {
+            self.input.compact();
+        }
         Ok(())
     }
 
@@ -366,11 +384,16 @@ impl Connection {
 
     // ---- what the server says
 
-    /// Takes the frames that have arrived.
+    /// Takes frames that have arrived.
     fn deliver(&mut self) -> Result<(), Broken> {
-        loop {
+        self.more_replies = false;
+        for delivered in 0.. {
             self.frame_bytes = 0;
             if self.input.unread().is_empty() {
+                break;
+            }
+            if delivered == FRAMES_PER_TURN {
+                self.more_replies = true;
                 break;
             }
             let limits = &self.shared.options.limits;

@@ -136,8 +136,11 @@ fn whole_or_incomplete<H>(input: &[u8], head: H, body_start: usize, body_size: u
 
 /// Bytes of the whole frame that [`put_request`] appends.
 pub(crate) fn request_len(head: &RequestHead<'_>) -> usize {
-    let head_len = request_head_len(head);
-    varint_len(head_len as u64) + head_len + head.args_size as usize
+    frame_len(request_head_len(head), head.args_size)
+}
+
+fn frame_len(head_len: usize, body_size: u32) -> usize {
+    varint_len(head_len as u64) + head_len + body_size as usize
 }
 
 /// Appends a request. `head.args_size` is `args.encoded_len()`; a frame of control has `()`.
@@ -149,8 +152,7 @@ pub(crate) fn put_request(out: &mut Vec<u8>, head: &RequestHead<'_>, args: &impl
 
 /// Bytes of the whole frame that [`put_reply`] appends.
 pub(crate) fn reply_len(head: &ReplyHead<'_>) -> usize {
-    let head_len = reply_head_len(head);
-    varint_len(head_len as u64) + head_len + head.body_size as usize
+    frame_len(reply_head_len(head), head.body_size)
 }
 
 /// Appends a reply. `head.body_size` is `body.encoded_len()`, or 0 without a body.

@@ -4,6 +4,7 @@
 pub(crate) const MAX_VARINT32_BYTES: usize = 5;
 
 /// How many bytes `value` takes.
+#[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
     // Bits, rounded up to whole groups of seven; zero takes a byte too.
     let bits = 64 - (value | 1).leading_zeros() as usize;
@@ -12,6 +13,7 @@ pub(crate) fn varint_len(value: u64) -> usize {
 
 /// Appends `value`.
 #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+#[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
@@ -32,6 +34,7 @@ pub(crate) enum Varint32 {
 }
 
 /// Reads the varint at the front of `input`, which must fit 32 bits.
+#[inline]
 pub(crate) fn peek_varint32(input: &[u8]) -> Varint32 {
     let mut value = 0u64;
     for (position, &byte) in input.iter().take(MAX_VARINT32_BYTES).enumerate() {
@@ -51,6 +54,7 @@ pub(crate) fn peek_varint32(input: &[u8]) -> Varint32 {
 }
 
 /// Takes a varint of up to 64 bits off the front of `input`; `None` if it is cut off or too long.
+#[inline]
 pub(crate) fn take_varint(input: &mut &[u8]) -> Option<u64> {
     let (&first, rest) = input.split_first()?;
     if first < 0x80 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Connection, ConnectionError, Dialect};
+use super::{Connection, ConnectionError, Dialect, FRAMES_PER_TURN};
 use crate::error::{Code, RpcError};
 use crate::metadata::Metadata;
 use crate::reactor::Turn;
@@ -60,7 +60,8 @@ impl Connection {
         turn: &mut Turn<'_>,
     ) -> Result<(), ConnectionError> {
         let mut another = false;
-        loop {
+        self.more_frames = false;
+        for looked_at in 0..=FRAMES_PER_TURN {
             self.frame_bytes = 0;
             let unread = self.input.unread();
             if unread.is_empty() {
@@ -70,6 +71,9 @@ impl Connection {
             if self.must_pause() {
                 self.paused = true;
                 return Ok(());
+            }
+            if looked_at == FRAMES_PER_TURN {
+                break;
             }
             let frame = match peek_request(self.input.unread(), &server.options.limits)? {
                 Peeked::Incomplete { frame_bytes } => {
@@ -126,6 +130,9 @@ impl Connection {
                 }
             }
         }
+        self.more_frames = true;
+        turn.again();
+        Ok(())
     }
 
     /// The first request decides how the caller speaks.

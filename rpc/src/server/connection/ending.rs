@@ -73,7 +73,9 @@ impl Connection {
             return Next::Keep;
         }
         match self.phase {
-            _ if self.read_closed && !self.readable && !self.paused => return Next::Close,
+            _ if self.read_closed && !self.readable && !self.paused && !self.more_frames => {
+                return Next::Close;
+            }
             Phase::Open | Phase::Draining { .. } if self.goodbye => {
                 self.linger(Instant::now() + LINGER, turn);
             }

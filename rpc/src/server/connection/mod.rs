@@ -34,6 +34,10 @@ use crate::wire::{FrameError, InputBuffer, OutputQueue};
 /// Bytes read from one connection in one turn; then the others have theirs.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 
+/// Frames of one connection looked at in one turn. Then their replies leave, so that the caller has
+/// something to do while the next ones are looked at: it and we work at the same time.
+const FRAMES_PER_TURN: usize = 64;
+
 /// Why a connection ends that its peer did not end.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
@@ -98,6 +102,8 @@ pub(super) struct Connection {
     read_closed: bool,
     /// The peer begins no more calls.
     goodbye: bool,
+    /// Frames that have arrived wait for the next turn.
+    more_frames: bool,
     /// Not reading, until there is room again.
     paused: bool,
     /// The socket did not take all that there was.
@@ -159,6 +165,7 @@ impl Connection {
             readable: false,
             read_closed: false,
             goodbye: false,
+            more_frames: false,
             paused: false,
             blocked: false,
             phase: Phase::Open,
@@ -181,8 +188,8 @@ impl Connection {
             if let Err(error) = self.dispatch_arrived(turn) {
                 return self.refuse(&error, turn);
             }
-            if self.paused {
-                // What was read already is looked at when there is room again.
+            if self.paused || self.more_frames {
+                // What was read already is looked at when there is room again, or in the next turn.
                 return Next::Keep;
             }
             if !self.readable {

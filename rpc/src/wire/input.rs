@@ -1,9 +1,9 @@
 //! [`InputBuffer`]: what has arrived on one connection and is not consumed yet.
 //!
 //! ```text
-//!            |<------------------ buffer.len() ----------------->|
-//!            | unread bytes              | zeroed room to read to |
-//!            0                           filled
+//!  read ──► partial (grows in place) ──► a whole frame is there: whole (shared, never moved) ──► take
+//!              ▲                                                    │
+//!              └───────── more is needed: the rest is copied ───────┘
 //! ```
 //!
 //! Small reads go through a scratch buffer that all connections of a loop share, so that an idle
@@ -13,13 +13,19 @@
 
 use std::io::{self, Read};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
+
+use super::pool;
 
 /// From this many missing bytes on, a frame is read straight into its buffer.
 const DIRECT_BYTES_MIN: usize = 16 << 10;
 
 /// The most room that is made ahead of bytes that have not arrived, unless more has arrived already.
 const ROOM_BYTES: usize = 64 << 10;
+
+/// Room for what follows a large frame: its successor's header, so that its size is known. A read
+/// that leaves it empty has emptied the socket, which saves the read that would tell.
+const AHEAD_BYTES: usize = 256;
 
 /// Largest rest that is moved to a buffer of its own so that the large one can go.
 const COMPACT_BYTES_MAX: usize = 4 << 10;
@@ -36,17 +42,27 @@ pub(crate) struct ReadOutcome {
 /// The unread bytes of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct InputBuffer {
-    /// `filled <= buffer.len()`; the bytes from `filled` on are zeroes, ready to be read to.
-    buffer: BytesMut,
+    /// They are here while a frame of them is being taken apart; then `filled` is 0.
+    whole: Bytes,
+    /// The capacity of the buffer that `whole` is a part of.
+    whole_capacity: usize,
+    /// Or the first `filled` bytes of this; the others are room to read to.
+    partial: Vec<u8>,
     filled: usize,
-    /// Bytes still to be thrown away as they arrive. While it is not 0, `filled` is 0.
+    /// Size of the frame taken last. The next one is likely to be as large.
+    last_frame_bytes: usize,
+    /// Bytes still to be thrown away as they arrive. While it is not 0, there are no others.
     skip: usize,
 }
 
 impl InputBuffer {
     /// The bytes that arrived and were not taken.
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.buffer[..self.filled]
+        if self.filled == 0 {
+            &self.whole
+        } else {
+            &self.partial[..self.filled]
+        }
     }
 
     /// Takes `len` bytes after throwing `skip` away. The slice shares the buffer's memory.
@@ -54,31 +70,43 @@ impl InputBuffer {
     /// # Panics
     /// When that many have not arrived.
     pub(crate) fn take(&mut self, skip: usize, len: usize) -> Bytes {
-        assert!(skip + len <= self.filled, "a whole frame was seen");
-        self.buffer.advance(skip);
-        self.filled -= skip + len;
-        let taken = self.buffer.split_to(len).freeze();
-        if self.filled == 0 {
-            self.buffer = BytesMut::new();
+        self.share();
+        assert!(skip + len <= self.whole.len(), "a whole frame was seen");
+        self.last_frame_bytes = skip + len;
+        self.whole.advance(skip);
+        if len == self.whole.len() {
+            std::mem::take(&mut self.whole)
+        } else {
+            self.whole.split_to(len)
         }
-        taken
     }
 
     /// Throws away `len` bytes, those that have arrived and those that have not.
     pub(crate) fn discard(&mut self, len: usize) {
-        let here = len.min(self.filled);
-        self.buffer.advance(here);
-        self.filled -= here;
+        self.share();
+        let here = len.min(self.whole.len());
+        self.whole.advance(here);
         self.skip += len - here;
-        if self.filled == 0 {
-            self.buffer = BytesMut::new();
+        if self.whole.is_empty() {
+            self.whole = Bytes::new();
+        }
+    }
+
+    /// What has arrived grows no more.
+    fn share(&mut self) {
+        if self.filled > 0 {
+            self.whole_capacity = self.partial.capacity();
+            let partial = std::mem::take(&mut self.partial);
+            self.whole = pool::share(partial, std::mem::take(&mut self.filled));
         }
     }
 
     /// Lets a large buffer go that only a small rest of unread bytes keeps alive.
     pub(crate) fn compact(&mut self) {
-        if self.filled <= COMPACT_BYTES_MAX && self.buffer.capacity() > 2 * COMPACT_BYTES_MAX {
-            self.buffer = BytesMut::from(self.unread());
+        let small = self.unread().len() <= COMPACT_BYTES_MAX;
+        if small && self.held() > 2 * COMPACT_BYTES_MAX {
+            let rest = self.unread().to_vec();
+            self.move_to(rest);
         }
     }
 
@@ -89,8 +117,13 @@ impl InputBuffer {
         scratch: &mut [u8],
         frame_bytes: usize,
     ) -> io::Result<ReadOutcome> {
-        let missing = frame_bytes.saturating_sub(self.filled);
-        if missing < DIRECT_BYTES_MIN {
+        let unread = self.unread().len();
+        let expected = match frame_bytes {
+            0 if self.skip > 0 => 0,
+            0 => self.last_frame_bytes.min(2 * ROOM_BYTES - AHEAD_BYTES),
+            frame_bytes => frame_bytes,
+        };
+        if expected < DIRECT_BYTES_MIN || expected <= unread {
             let bytes = source.read(scratch)?;
             self.append(&scratch[..bytes]);
             return Ok(ReadOutcome {
@@ -98,18 +131,36 @@ impl InputBuffer {
                 drained: bytes < scratch.len(),
             });
         }
-        if self.buffer.len() == self.filled {
-            let room = missing.min(self.filled.max(ROOM_BYTES));
-            self.buffer.resize(self.filled + room, 0);
-        }
-        let window = &mut self.buffer[self.filled..];
-        let window_bytes = window.len();
-        let bytes = source.read(window)?;
-        self.filled += bytes;
+        let room_max = match frame_bytes {
+            0 => expected,
+            _ => unread.max(ROOM_BYTES),
+        };
+        let window = (expected - unread).min(room_max) + AHEAD_BYTES;
+        self.make_room(window);
+        let bytes = source.read(&mut self.partial[unread..unread + window])?;
+        self.filled = unread + bytes;
         Ok(ReadOutcome {
             bytes,
-            drained: bytes < window_bytes,
+            drained: bytes < window,
         })
+    }
+
+    /// Sees to it that `partial` has what has arrived and as much room behind it.
+    fn make_room(&mut self, room: usize) {
+        let unread = self.unread();
+        if (unread.is_empty() || self.filled > 0) && unread.len() + room <= self.partial.len() {
+            return;
+        }
+        let mut larger = pool::take_full(unread.len() + room);
+        larger[..unread.len()].copy_from_slice(unread);
+        self.move_to(larger);
+    }
+
+    /// What has arrived is at the beginning of `buffer`.
+    fn move_to(&mut self, buffer: Vec<u8>) {
+        self.filled = self.unread().len();
+        self.whole = Bytes::new();
+        pool::give(std::mem::replace(&mut self.partial, buffer));
     }
 
     fn append(&mut self, mut bytes: &[u8]) {
@@ -118,19 +169,30 @@ impl InputBuffer {
             self.skip -= skipped;
             bytes = &bytes[skipped..];
         }
-        if self.filled == 0 {
-            self.buffer = BytesMut::from(bytes);
-        } else {
-            self.buffer.truncate(self.filled);
-            self.buffer.extend_from_slice(bytes);
+        if self.unread().is_empty() && self.partial.is_empty() {
+            // What nearly always comes.
+            self.partial = bytes.to_vec();
+            self.filled = bytes.len();
+            return;
         }
-        self.filled = self.buffer.len();
+        self.make_room(bytes.len());
+        self.partial[self.filled..][..bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    fn held(&self) -> usize {
+        let whole = if self.whole.is_empty() {
+            0
+        } else {
+            self.whole_capacity
+        };
+        whole + self.partial.capacity()
     }
 
     /// Memory held for this connection, for tests of the bounds.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held_bytes(&self) -> usize {
-        self.buffer.capacity()
+        self.held()
     }
 }
 

@@ -5,6 +5,7 @@ mod header;
 mod input;
 mod limits;
 mod output;
+mod pool;
 mod varint;
 
 pub(crate) use frame::{

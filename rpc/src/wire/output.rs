@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 
+use super::pool;
+
 /// Frames are put together in one segment up to this size.
 const SEGMENT_BYTES: usize = 128 << 10;
 
@@ -51,7 +53,9 @@ impl OutputQueue {
             .is_none_or(|last| last.len() + len > SEGMENT_BYTES)
         {
             let mut segment = std::mem::take(&mut self.spare);
-            segment.reserve(len);
+            if segment.capacity() < len {
+                segment = pool::take_empty(len);
+            }
             self.segments.push_back(segment);
         }
         let segment = self.segments.back_mut().expect("there is a last segment");
@@ -154,6 +158,8 @@ impl OutputQueue {
             if segment.capacity() <= SPARE_BYTES_MAX {
                 segment.clear();
                 self.spare = segment;
+            } else {
+                pool::give(segment);
             }
         }
     }

@@ -97,6 +97,33 @@ fn a_caller_that_brings_no_credit_gets_64_kib() {
     assert_eq!(items, (64 << 10) / cost(100) + 1);
 }
 
+/// The id of a call under way is not the caller's to use again, and what comes of it if it is must
+/// not be ours to bear.
+#[test]
+fn a_unary_call_with_a_streams_id_leaves_the_stream_its_end() {
+    let server = serve_spring(one_thread());
+    let mut socket = server.socket();
+    socket.send(&pour(5, 1));
+    let stream = server.next_stream();
+    let (told_cancel, told) = channel();
+    stream
+        .context
+        .on_cancel(move || told_cancel.send(()).unwrap());
+    stream.sender.send(&blob("only one")).unwrap();
+    let (ended, end) = channel();
+    thread::spawn(move || ended.send(stream.sender.send(&blob("another"))).unwrap());
+    assert_eq!(receive_frame(&mut socket).data(), "only one");
+    socket.send(&spring("Hold", 5, "x", Extra::default()));
+    let held = server.next_held();
+    assert!(!held.context.is_canceled());
+    held.echo();
+    assert_eq!(receive_frame(&mut socket).data(), "x");
+    drop(socket);
+    let end = end.recv_timeout(LONG).expect("the stream is closed");
+    assert!(matches!(end, Err(StreamError::Closed(_))), "{end:?}");
+    told.recv_timeout(LONG).expect("the handler is told");
+}
+
 #[test]
 fn a_stream_that_waits_holds_up_nothing_else() {
     let server = serve_spring(one_thread());

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,12 +50,30 @@ pub(super) struct Book {
     early: AtomicUsize,
 }
 
+/// Names an entry: by the call's id, and, because a careless caller may use one for several calls at
+/// a time, by the entry's number. What the caller says of an id concerns all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    id: u64,
+    entry: u64,
+}
+
+impl Key {
+    /// Those of all calls with this id.
+    fn all_of(id: u64) -> RangeInclusive<Key> {
+        let key = |entry| Key { id, entry };
+        key(0)..=key(u64::MAX)
+    }
+}
+
 #[derive(Default)]
 struct Pages {
-    /// By request id. Bounded by the calls in flight.
-    calls: BTreeMap<u64, Entry>,
+    /// Bounded by the calls in flight.
+    calls: BTreeMap<Key, Entry>,
+    /// Counts the entries that were ever made.
+    entries: u64,
     /// Of entries that are not cancelled.
-    deadlines: BTreeSet<(Instant, u64)>,
+    deadlines: BTreeSet<(Instant, Key)>,
     /// Ids that were cancelled and are not entered: of calls that were not asked about yet, or that
     /// were answered already. Bounded, see [`Book::cancel`]; the smallest, which is usually the
     /// oldest, goes first.
@@ -97,28 +116,30 @@ impl Consequences {
 
 impl Pages {
     /// Finds or makes a call's entry.
-    fn enter(&mut self, call: &Call, early: &AtomicUsize) -> Result<&mut Entry, Asked> {
+    fn enter(&mut self, call: &Call, early: &AtomicUsize) -> Result<(Key, &mut Entry), Asked> {
         if self.closed {
             return Err(Asked::Canceled);
         }
         let id = call.request_id;
-        match call.enter_book() {
+        let (entry, canceled) = match call.enter_book(self.entries) {
             Entering::Answered => return Err(Asked::Answered),
-            Entering::Again => {}
+            Entering::Again(entry) => (entry, false),
             Entering::First => {
                 let canceled = self.early.remove(&id);
                 early.store(self.early.len(), Ordering::Relaxed);
-                let entry = self.calls.entry(id).or_default();
-                entry.canceled |= canceled;
+                self.entries += 1;
+                (self.entries - 1, canceled)
             }
-        }
-        // An id that is used twice at a time shares one entry; that is its caller's trouble.
-        Ok(self.calls.entry(id).or_default())
+        };
+        let key = Key { id, entry };
+        let entry = self.calls.entry(key).or_default();
+        entry.canceled |= canceled;
+        Ok((key, entry))
     }
 
     /// Notes a deadline; `true`: it is earlier than all others.
-    fn watch(&mut self, id: u64, deadline: Instant) -> bool {
-        let Some(entry) = self.calls.get_mut(&id) else {
+    fn watch(&mut self, key: Key, deadline: Instant) -> bool {
+        let Some(entry) = self.calls.get_mut(&key) else {
             return false;
         };
         if entry.deadline.is_some() || entry.canceled {
@@ -126,13 +147,13 @@ impl Pages {
         }
         entry.deadline = Some(deadline);
         let earliest = self.deadlines.first().is_none_or(|&(at, _)| deadline < at);
-        self.deadlines.insert((deadline, id));
+        self.deadlines.insert((deadline, key));
         earliest
     }
 
-    fn unwatch(&mut self, id: u64, entry: &Entry) {
+    fn unwatch(&mut self, key: Key, entry: &Entry) {
         if let Some(deadline) = entry.deadline {
-            self.deadlines.remove(&(deadline, id));
+            self.deadlines.remove(&(deadline, key));
         }
     }
 }
@@ -142,7 +163,7 @@ impl Book {
     pub(super) fn ask(&self, call: &Call) -> Asked {
         let mut pages = self.pages.lock();
         match pages.enter(call, &self.early) {
-            Ok(entry) if entry.canceled => Asked::Canceled,
+            Ok((_, entry)) if entry.canceled => Asked::Canceled,
             Ok(_) => Asked::Wanted,
             Err(asked) => asked,
         }
@@ -156,26 +177,34 @@ impl Book {
         callback: Callback,
     ) -> Result<bool, (Asked, Callback)> {
         let mut pages = self.pages.lock();
-        match pages.enter(call, &self.early) {
-            Ok(entry) if entry.canceled => return Err((Asked::Canceled, callback)),
-            Ok(entry) => entry.callbacks.push(callback),
+        let key = match pages.enter(call, &self.early) {
+            Ok((_, entry)) if entry.canceled => return Err((Asked::Canceled, callback)),
+            Ok((key, entry)) => {
+                entry.callbacks.push(callback);
+                key
+            }
             Err(asked) => return Err((asked, callback)),
-        }
+        };
         let deadline = call.deadline;
-        Ok(deadline.is_some_and(|deadline| pages.watch(call.request_id, deadline)))
+        Ok(deadline.is_some_and(|deadline| pages.watch(key, deadline)))
     }
 
     /// Enters a call that streams; `false`: its id is in use.
     pub(super) fn enter_stream(&self, call: &Call, flow: &Arc<Flow>) -> bool {
         let mut pages = self.pages.lock();
-        if pages.calls.contains_key(&call.request_id) {
+        if pages
+            .calls
+            .range(Key::all_of(call.request_id))
+            .next()
+            .is_some()
+        {
             return false;
         }
-        if let Ok(entry) = pages.enter(call, &self.early) {
+        if let Ok((key, entry)) = pages.enter(call, &self.early) {
             entry.flow = Some(Arc::clone(flow));
-        }
-        if let Some(deadline) = call.deadline {
-            pages.watch(call.request_id, deadline);
+            if let Some(deadline) = call.deadline {
+                pages.watch(key, deadline);
+            }
         }
         true
     }
@@ -188,13 +217,16 @@ impl Book {
         }
     }
 
-    /// The call is answered.
-    pub(super) fn leave(&self, id: u64) {
+    /// The call with this id and entry ([`CallState::answer`]) is answered.
+    ///
+    /// [`CallState::answer`]: super::call_state::CallState::answer
+    pub(super) fn leave(&self, id: u64, entry: u64) {
+        let key = Key { id, entry };
         let entry = {
             let mut pages = self.pages.lock();
-            let entry = pages.calls.remove(&id);
+            let entry = pages.calls.remove(&key);
             if let Some(entry) = &entry {
-                pages.unwatch(id, entry);
+                pages.unwatch(key, entry);
             }
             entry
         };
@@ -204,7 +236,9 @@ impl Book {
 
     /// The stream of a call.
     pub(super) fn flow(&self, id: u64) -> Option<Arc<Flow>> {
-        self.pages.lock().calls.get(&id)?.flow.clone()
+        let pages = self.pages.lock();
+        let mut entries = pages.calls.range(Key::all_of(id));
+        entries.find_map(|(_, entry)| entry.flow.clone())
     }
 
     /// All streams.
@@ -222,9 +256,12 @@ impl Book {
         {
             let mut guard = self.pages.lock();
             let pages = &mut *guard;
-            if let Some(entry) = pages.calls.get_mut(&id) {
+            let mut known = false;
+            for (_, entry) in pages.calls.range_mut(Key::all_of(id)) {
+                known = true;
                 consequences.add(entry);
-            } else {
+            }
+            if !known {
                 pages.early.insert(id);
                 if pages.early.len() > early_max {
                     pages.early.pop_first();
@@ -263,11 +300,11 @@ impl Book {
         {
             let mut guard = self.pages.lock();
             let pages = &mut *guard;
-            while let Some(&(at, id)) = pages.deadlines.first()
+            while let Some(&(at, key)) = pages.deadlines.first()
                 && at <= now
             {
                 pages.deadlines.pop_first();
-                if let Some(entry) = pages.calls.get_mut(&id) {
+                if let Some(entry) = pages.calls.get_mut(&key) {
                     entry.deadline = None;
                     consequences.add(entry);
                 }

@@ -1,8 +1,19 @@
 //! What a book keeps, and for how long. Who races whom there: `handover/models/answering.rs`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::book::Book;
+use super::book::{Asked, Book};
+use super::call::Call;
+use crate::stream::Flow;
+
+/// As an answered call does.
+fn leave(book: &Book, call: &Call) {
+    if let Some(entry) = call.state.answer() {
+        book.leave(call.request_id, entry);
+    }
+}
 
 #[test]
 fn cancelled_ids_that_nobody_asks_about_are_remembered_up_to_a_bound() {
@@ -31,7 +42,35 @@ fn calls_leave_no_deadlines_and_entries_behind() {
     assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(true)));
     assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(false)));
     assert_eq!(book.next_deadline(), Some(deadline));
-    book.leave(call.request_id);
+    leave(&book, call);
     assert_eq!(book.next_deadline(), None);
+    assert!(book.is_empty());
+}
+
+/// A careless caller may use an id for several calls at a time.
+#[test]
+fn a_call_that_leaves_takes_nothing_of_another_with_its_id() {
+    let book = Book::default();
+    let (stream, unary) = (Call::local("S", "M"), Call::local("S", "M"));
+    let id = stream.request_id;
+    assert_eq!(id, unary.request_id);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = || {
+        let runs = Arc::clone(&runs);
+        Box::new(move || {
+            runs.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    assert!(book.enter_stream(&stream, &Arc::new(Flow::new(1))));
+    assert!(matches!(book.on_cancel(&stream, count()), Ok(false)));
+    assert!(matches!(book.on_cancel(&unary, count()), Ok(false)));
+    leave(&book, &unary);
+    assert!(book.flow(id).is_some());
+    assert_eq!(book.ask(&stream), Asked::Wanted);
+    assert_eq!(book.ask(&unary), Asked::Answered);
+    book.cancel(id, 4);
+    assert_eq!(book.ask(&stream), Asked::Canceled);
+    assert_eq!(runs.load(Ordering::Relaxed), 1, "the stream's");
+    leave(&book, &stream);
     assert!(book.is_empty());
 }

@@ -148,9 +148,10 @@ impl Call {
         }
     }
 
-    /// Marks the call as being in the book. The caller holds the book's lock.
-    pub(super) fn enter_book(&self) -> Entering {
-        self.root().state.enter_book()
+    /// Marks the call as being in the book, under this number if it is not there yet. The caller
+    /// holds the book's lock.
+    pub(super) fn enter_book(&self, next_entry: u64) -> Entering {
+        self.root().state.enter_book(next_entry)
     }
 
     // ---- the answer: one of these, once
@@ -205,8 +206,8 @@ impl Call {
         items: u64,
     ) -> Result<Answer, (Answer, RpcError)> {
         let root = self.root();
-        if root.state.answer() {
-            self.connection().book.leave(self.request_id);
+        if let Some(entry) = root.state.answer() {
+            self.connection().book.leave(self.request_id, entry);
         }
         let entered = root.entered.load(Ordering::Relaxed);
         if entered > 0 {

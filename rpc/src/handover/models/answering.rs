@@ -54,8 +54,8 @@ impl Scene {
 
     /// `Call::conclude`.
     fn answer(&self) {
-        if self.call.state.answer() {
-            self.book.leave(ID);
+        if let Some(entry) = self.call.state.answer() {
+            self.book.leave(ID, entry);
         }
     }
 

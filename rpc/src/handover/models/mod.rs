@@ -38,8 +38,8 @@ mod call {
     }
 
     impl Call {
-        pub(super) fn enter_book(&self) -> Entering {
-            self.state.enter_book()
+        pub(super) fn enter_book(&self, next_entry: u64) -> Entering {
+            self.state.enter_book(next_entry)
         }
     }
 }

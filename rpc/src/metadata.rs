@@ -11,7 +11,8 @@ use crate::wire::{bytes_field_len, put_bytes_field, put_varint, varint_len};
 ///
 /// Interceptors and handlers read and add them. Keys compare byte by byte; by convention they are
 /// lower-case. All of it has to fit into the header, so it is bounded by
-/// [`Limits::max_header_bytes`](crate::Limits::max_header_bytes). Legacy callers send and get none.
+/// [`Limits::max_header_bytes`](crate::Limits::max_header_bytes), and to 128 entries. Legacy callers
+/// send and get none.
 ///
 /// ```
 /// let mut metadata = rpc::Metadata::new();
@@ -82,7 +83,7 @@ impl Metadata {
         entries.map(|(key, value)| (key.as_ref(), value.as_ref()))
     }
 
-    /// Adds what arrived, without a search: a peer may send thousands of entries.
+    /// Adds what arrived, without a search.
     pub(crate) fn add(&mut self, entry: MetadataEntry) {
         self.entries.push((Cow::Owned(entry.key), entry.value));
     }

@@ -176,8 +176,8 @@ impl RpcContext {
     }
 
     /// Sends a value along with the reply, or with the failure. What is added after the call was
-    /// answered does not travel, and nothing travels to a legacy caller. With more than 32 KiB the call
-    /// fails with `RESOURCE_EXHAUSTED`.
+    /// answered does not travel, and nothing travels to a legacy caller. With more than 32 KiB or
+    /// 128 entries the call fails with `RESOURCE_EXHAUSTED`.
     pub fn add_reply_metadata(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.call.add_reply_metadata(key.into(), value.into());
     }

@@ -346,11 +346,17 @@ fn an_interceptor_refuses_a_call_that_no_handler_sees() {
 fn metadata_that_no_header_can_take_fails_the_call() {
     let server = serve_spring(one_thread());
     let mut socket = server.socket();
-    socket.send(&hold(1));
-    let held = server.next_held();
-    held.context.add_reply_metadata("large", vec![b'x'; 40_000]);
-    held.echo();
-    let reply = receive_frame(&mut socket);
-    assert!(reply.is(Code::ResourceExhausted), "{reply:?}");
-    assert!(reply.error_text.contains("metadata"), "{reply:?}");
+    let too_large = [("large".to_owned(), vec![b'x'; 40_000])];
+    let too_many: Vec<_> = (0..129).map(|key| (key.to_string(), Vec::new())).collect();
+    for metadata in [&too_large[..], &too_many] {
+        socket.send(&hold(1));
+        let held = server.next_held();
+        for (key, value) in metadata {
+            held.context.add_reply_metadata(key.clone(), value.clone());
+        }
+        held.echo();
+        let reply = receive_frame(&mut socket);
+        assert!(reply.is(Code::ResourceExhausted), "{reply:?}");
+        assert!(reply.error_text.contains("metadata"), "{reply:?}");
+    }
 }

@@ -29,7 +29,9 @@ use crate::metadata::Metadata;
 use crate::reactor::{self, LoopHandle, Post, SourceId, WAIT_MAX};
 use crate::service::MethodDescriptor;
 use crate::trace::TraceContext;
-use crate::wire::{OutputQueue, RequestHead, RequestKind, put_request, request_len};
+use crate::wire::{
+    METADATA_ENTRIES_MAX, OutputQueue, RequestHead, RequestKind, put_request, request_len,
+};
 
 pub(crate) struct ChannelShared {
     pub(super) addr: SocketAddr,
@@ -258,6 +260,13 @@ impl ChannelShared {
             let text = format!(
                 "a header of {head_bytes} bytes, metadata included, is over the limit of {head_max} \
                  (Limits::max_header_bytes)"
+            );
+            return Err(RpcError::new(Code::InvalidArgument, text));
+        }
+        let entries = head.metadata.len();
+        if entries > METADATA_ENTRIES_MAX {
+            let text = format!(
+                "{entries} entries of metadata are over the limit of {METADATA_ENTRIES_MAX}"
             );
             return Err(RpcError::new(Code::InvalidArgument, text));
         }

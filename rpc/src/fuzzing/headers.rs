@@ -4,13 +4,14 @@ use prost::Message;
 
 use crate::metadata::MetadataEntry;
 use crate::wire::{
-    ReplyHead, ReplyKind, RequestHead, RequestKind, RpcHeader, RpcReplyHeader, put_reply_head,
-    put_request_head, reply_head_len, request_head_len,
+    FrameError, METADATA_ENTRIES_MAX, ReplyHead, ReplyKind, RequestHead, RequestKind, RpcHeader,
+    RpcReplyHeader, put_reply_head, put_request_head, reply_head_len, request_head_len,
 };
 
 /// Takes `data` as an encoded `RpcHeader`.
 ///
-/// Our reader and prost's refuse the same bytes and find the same in all others. What was found is
+/// Our reader and prost's refuse the same bytes, but for ours counting the entries of metadata, and
+/// find the same in all others. What was found is
 /// written as prost writes it, in the announced length, which is never more than what was read;
 /// and reading that finds the same again.
 ///
@@ -19,6 +20,10 @@ use crate::wire::{
 pub fn rpc_header(data: &[u8]) {
     let (head, header) = match (RequestHead::decode(data), RpcHeader::decode(data)) {
         (Ok(head), Ok(header)) => (head, header),
+        (Err(FrameError::TooManyEntries { entries }), Ok(header)) => {
+            assert_eq!(entries, header.metadata.len());
+            return assert!(entries > METADATA_ENTRIES_MAX);
+        }
         (Err(_), Err(_)) => return,
         (ours, prosts) => panic!("{ours:?}, but prost's reader: {prosts:?}"),
     };
@@ -51,6 +56,10 @@ pub fn rpc_header(data: &[u8]) {
 pub fn rpc_reply_header(data: &[u8]) {
     let (head, header) = match (ReplyHead::decode(data), RpcReplyHeader::decode(data)) {
         (Ok(head), Ok(header)) => (head, header),
+        (Err(FrameError::TooManyEntries { entries }), Ok(header)) => {
+            assert_eq!(entries, header.metadata.len());
+            return assert!(entries > METADATA_ENTRIES_MAX);
+        }
         (Err(_), Err(_)) => return,
         (ours, prosts) => panic!("{ours:?}, but prost's reader: {prosts:?}"),
     };

@@ -27,6 +27,7 @@ use crate::reply::not_unary;
 use crate::service::RpcContext;
 use crate::stream::Flow;
 use crate::trace::TraceContext;
+use crate::wire::METADATA_ENTRIES_MAX;
 
 /// Most bytes of metadata that travel with a reply. Half of the smallest header limit that a client
 /// is likely to have.
@@ -228,11 +229,12 @@ impl Call {
         };
         if root.state.has_reply_metadata() {
             answer.metadata = std::mem::take(&mut *root.reply_metadata.lock());
-            let len = answer.metadata.encoded_len();
-            if len > REPLY_METADATA_BYTES_MAX {
+            let (len, entries) = (answer.metadata.encoded_len(), answer.metadata.len());
+            if len > REPLY_METADATA_BYTES_MAX || entries > METADATA_ENTRIES_MAX {
                 answer.metadata = Metadata::new();
                 let text = format!(
-                    "the reply's metadata of {len} bytes is over the limit of {REPLY_METADATA_BYTES_MAX}"
+                    "the reply's metadata of {len} bytes in {entries} entries is over the limit of \
+                     {REPLY_METADATA_BYTES_MAX} bytes or {METADATA_ENTRIES_MAX} entries"
                 );
                 let error = RpcError::new(Code::ResourceExhausted, text);
                 return Err((answer, error.with_may_have_executed(true)));

@@ -13,7 +13,7 @@ use prost::Message;
 use super::header::{
     ReplyHead, RequestHead, put_reply_head, put_request_head, reply_head_len, request_head_len,
 };
-use super::limits::Limits;
+use super::limits::{Limits, METADATA_ENTRIES_MAX};
 use super::varint::{Varint32, peek_varint32, put_varint, varint_len};
 
 /// Why a frame was refused. Each of these closes its own connection and touches no other.
@@ -25,7 +25,9 @@ pub(crate) enum FrameError {
     #[error("header of {size} bytes is over the limit of {limit} (Limits::max_header_bytes)")]
     HeaderTooLarge { size: u32, limit: u32 },
     #[error("malformed header: {0}")]
-    Header(prost::DecodeError),
+    Header(#[from] prost::DecodeError),
+    #[error("header with {entries} entries of metadata, over the limit of {METADATA_ENTRIES_MAX}")]
+    TooManyEntries { entries: usize },
     #[error("body of {size} bytes is over the limit of {limit} (Limits::max_body_bytes)")]
     BodyTooLarge { size: u32, limit: u32 },
 }
@@ -56,7 +58,7 @@ pub(crate) fn peek_request<'a>(
     let Some((header, body_start)) = peek_header(input, limits)? else {
         return Ok(Peeked::Incomplete { frame_bytes: 0 });
     };
-    let head = RequestHead::decode(header).map_err(FrameError::Header)?;
+    let head = RequestHead::decode(header)?;
     let body_size = check_body(head.args_size, limits)?;
     Ok(whole_or_incomplete(input, head, body_start, body_size))
 }
@@ -72,7 +74,7 @@ pub(crate) fn peek_reply<'a>(
     let Some((header, body_start)) = peek_header(input, limits)? else {
         return Ok(None);
     };
-    let head = ReplyHead::decode(header).map_err(FrameError::Header)?;
+    let head = ReplyHead::decode(header)?;
     let body_size = head.body_size as usize;
     Ok(Some(Frame {
         head,
@@ -87,7 +89,7 @@ pub(crate) fn peek_dialect(input: &[u8], limits: &Limits) -> Result<Option<bool>
     let Some((header, _)) = peek_header(input, limits)? else {
         return Ok(None);
     };
-    let head = RequestHead::decode(header).map_err(FrameError::Header)?;
+    let head = RequestHead::decode(header)?;
     Ok(Some(head.request_id != 0))
 }
 

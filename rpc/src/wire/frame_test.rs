@@ -181,6 +181,41 @@ fn broken_headers_are_told_apart() {
     ));
 }
 
+/// An entry takes two bytes on the wire and many times that in memory.
+#[test]
+fn a_header_has_so_many_entries_of_metadata_and_no_more() {
+    /// Of a field that nobody knows, which only prost skips.
+    const UNKNOWN: [u8; 2] = [0x78, 1];
+    let limits = Limits::default();
+    let framed = |tag: u8, entries: usize, rest: &[u8]| {
+        let header = [[tag, 0].repeat(entries), rest.to_vec()].concat();
+        let mut out = Vec::new();
+        put_varint(&mut out, header.len() as u64);
+        [out, header].concat()
+    };
+    for rest in [&[][..], &UNKNOWN] {
+        let request = framed(0x42, METADATA_ENTRIES_MAX, rest);
+        let Peeked::Complete(frame) = peek_request(&request, &limits).unwrap() else {
+            panic!("it is whole");
+        };
+        assert_eq!(frame.head.metadata.len(), METADATA_ENTRIES_MAX);
+        let reply = framed(0x3a, METADATA_ENTRIES_MAX, rest);
+        let frame = peek_reply(&reply, &limits).unwrap().unwrap();
+        assert_eq!(frame.head.metadata.len(), METADATA_ENTRIES_MAX);
+
+        for entries in [METADATA_ENTRIES_MAX + 1, 32_000] {
+            let refused = |error: FrameError| {
+                let counted = FrameError::TooManyEntries { entries };
+                assert_eq!(error.to_string(), counted.to_string());
+            };
+            let request = framed(0x42, entries, rest);
+            refused(peek_request(&request, &limits).unwrap_err());
+            refused(peek_dialect(&request, &limits).unwrap_err());
+            refused(peek_reply(&framed(0x3a, entries, rest), &limits).unwrap_err());
+        }
+    }
+}
+
 /// The bytes of the C++ original, as captured: Put hello=world.
 #[test]
 fn the_originals_put_is_read() {

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use prost::Message;
 
+use super::frame::FrameError;
+use super::limits::METADATA_ENTRIES_MAX;
 use super::varint::{put_varint, take_varint, varint_len};
 use crate::metadata::{Metadata, MetadataEntry};
 use crate::service::MethodDescriptor;
@@ -181,7 +183,10 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Reads an encoded [`RpcHeader`].
-    pub(crate) fn decode(header: &'a [u8]) -> Result<RequestHead<'a>, prost::DecodeError> {
+    ///
+    /// # Errors
+    /// It is malformed, or has too many entries of metadata.
+    pub(crate) fn decode(header: &'a [u8]) -> Result<RequestHead<'a>, FrameError> {
         if let Some(head) = RequestHead::decode_common(header) {
             return Ok(head);
         }
@@ -194,7 +199,7 @@ impl<'a> RequestHead<'a> {
             timeout_ms: header.timeout_ms,
             kind: RequestKind::from_number(header.kind),
             credit: header.credit,
-            metadata: Cow::Owned(collected(header.metadata)),
+            metadata: Cow::Owned(collected(header.metadata)?),
             traceparent: Cow::Owned(header.traceparent),
         })
     }
@@ -212,7 +217,7 @@ impl<'a> RequestHead<'a> {
                 0x28 => head.timeout_ms = take_u32(&mut rest)?,
                 0x30 => head.kind = RequestKind::from_number(take_u32(&mut rest)?),
                 0x38 => head.credit = take_u32(&mut rest)?,
-                0x42 => head.metadata.to_mut().add(take_entry(&mut rest)?),
+                0x42 => take_entry(&mut rest, head.metadata.to_mut())?,
                 0x4a => head.traceparent = Cow::Borrowed(take_str(&mut rest)?),
                 _ => return None,
             }
@@ -262,7 +267,10 @@ pub(crate) struct ReplyHead<'a> {
 
 impl<'a> ReplyHead<'a> {
     /// Reads an encoded [`RpcReplyHeader`].
-    pub(crate) fn decode(header: &'a [u8]) -> Result<ReplyHead<'a>, prost::DecodeError> {
+    ///
+    /// # Errors
+    /// It is malformed, or has too many entries of metadata.
+    pub(crate) fn decode(header: &'a [u8]) -> Result<ReplyHead<'a>, FrameError> {
         if let Some(head) = ReplyHead::decode_common(header) {
             return Ok(head);
         }
@@ -274,7 +282,7 @@ impl<'a> ReplyHead<'a> {
             body_size: header.body_size,
             refused: header.refused,
             kind: ReplyKind::from_number(header.kind),
-            metadata: Cow::Owned(collected(header.metadata)),
+            metadata: Cow::Owned(collected(header.metadata)?),
         })
     }
 
@@ -290,7 +298,7 @@ impl<'a> ReplyHead<'a> {
                 0x20 => head.body_size = take_u32(&mut rest)?,
                 0x28 => head.refused = take_varint(&mut rest)? != 0,
                 0x30 => head.kind = ReplyKind::from_number(take_u32(&mut rest)?),
-                0x3a => head.metadata.to_mut().add(take_entry(&mut rest)?),
+                0x3a => take_entry(&mut rest, head.metadata.to_mut())?,
                 _ => return None,
             }
         }
@@ -320,16 +328,22 @@ pub(crate) fn put_reply_head(out: &mut Vec<u8>, head: &ReplyHead<'_>) {
     head.metadata.put(out, 0x3a);
 }
 
-fn collected(entries: Vec<MetadataEntry>) -> Metadata {
+fn collected(entries: Vec<MetadataEntry>) -> Result<Metadata, FrameError> {
+    if entries.len() > METADATA_ENTRIES_MAX {
+        let entries = entries.len();
+        return Err(FrameError::TooManyEntries { entries });
+    }
     let mut metadata = Metadata::new();
     for entry in entries {
         metadata.add(entry);
     }
-    metadata
+    Ok(metadata)
 }
 
-fn take_entry(rest: &mut &[u8]) -> Option<MetadataEntry> {
-    MetadataEntry::decode(take_bytes(rest)?).ok()
+/// One more than there may be goes to prost as well, and is refused when all are counted.
+fn take_entry(rest: &mut &[u8], metadata: &mut Metadata) -> Option<()> {
+    let entry = MetadataEntry::decode(take_bytes(rest)?).ok()?;
+    (metadata.len() < METADATA_ENTRIES_MAX).then(|| metadata.add(entry))
 }
 
 fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
@@ -516,7 +530,7 @@ mod tests {
                     prop_assert_eq!(ours.timeout_ms, prosts.timeout_ms);
                     prop_assert_eq!(ours.kind, RequestKind::from_number(prosts.kind));
                     prop_assert_eq!(ours.credit, prosts.credit);
-                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata));
+                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata).unwrap());
                     prop_assert_eq!(&*ours.traceparent, &prosts.traceparent[..]);
                 }
                 (Err(_), Err(_)) => {}
@@ -534,7 +548,7 @@ mod tests {
                     prop_assert_eq!(ours.body_size, prosts.body_size);
                     prop_assert_eq!(ours.refused, prosts.refused);
                     prop_assert_eq!(ours.kind, ReplyKind::from_number(prosts.kind));
-                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata));
+                    prop_assert_eq!(&*ours.metadata, &collected(prosts.metadata).unwrap());
                 }
                 (Err(_), Err(_)) => {}
                 (ours, prosts) => prop_assert!(false, "{:?} but prost {:?}", ours, prosts),

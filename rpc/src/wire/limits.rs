@@ -1,14 +1,21 @@
 //! The bounds that hold for whatever a peer sends.
 
+/// Most entries of metadata in one header, either way. An entry of two bytes on the wire takes about
+/// sixty here, for as long as its call runs, so the bound on the header's bytes is not enough.
+pub(crate) const METADATA_ENTRIES_MAX: usize = 128;
+
 /// What one peer may make us hold. All of it is checked before memory is reserved. The defaults are
 /// in `docs/wire.md`. A channel heeds the first two; how much it sends is in
 /// [`ChannelOptions`](crate::ChannelOptions).
 ///
 /// The memory that connections can pin is at most `max_connections` times (`max_header_bytes` +
-/// `max_body_bytes` + `max_unsent_bytes` + the replies of `max_in_flight` handlers).
+/// `max_body_bytes` + `max_unsent_bytes`), and what calls under way hold: each its arguments and
+/// metadata, as large as its caller has sent them (up to the first two), and its reply. Of those
+/// calls there are at most `max_in_flight` a connection, and `max_calls` in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest header of a request or reply, in bytes. Beyond it the connection is closed.
+    /// Largest header of a request or reply, in bytes. Beyond it the connection is closed; so it is
+    /// by a header with more than 128 entries of metadata.
     pub max_header_bytes: u32,
     /// Largest body (arguments or reply message), in bytes. A request beyond it closes its
     /// connection; our own side refuses to send one.

@@ -209,3 +209,20 @@ fn the_names_of_builtin_services_are_taken_and_bad_arguments_refused() {
         "{reply:?}"
     );
 }
+
+/// Which it would have to keep for as long as they are watched.
+#[test]
+fn long_names_are_refused() {
+    let (handle, health) = serve_health();
+    let channel = channel_of(&handle);
+    assert_eq!(check(&channel, &"n".repeat(256)), Unknown);
+    let long = of(&"n".repeat(257));
+    let mut controller = RpcController::with_timeout(LONG);
+    let error = channel
+        .call::<_, HealthReply>(&HEALTH_CHECK, &mut controller, &long)
+        .unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    let end = next(&mut watch(&channel, &long.service)).unwrap();
+    assert_eq!(end.unwrap_err().code(), Code::InvalidArgument);
+    assert!(format!("{health:?}").contains("watchers: 0"), "{health:?}");
+}

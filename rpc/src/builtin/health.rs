@@ -21,9 +21,13 @@ use parking_lot::Mutex;
 
 use super::messages::{HealthReply, HealthRequest, ServingStatus};
 use super::{FILE_DESCRIPTOR_SET, HEALTH, HEALTH_CHECK, HEALTH_WATCH, decoded};
+use crate::error::{Code, RpcError};
 use crate::reply::{Done, ReplySlot};
 use crate::service::{RpcContext, Service};
 use crate::stream::{StreamError, StreamSender};
+
+/// Most bytes of a name that can be asked for. A name is kept for as long as it is watched.
+const SERVICE_NAME_BYTES_MAX: usize = 256;
 
 /// Says from any thread how a provider and its services are. Clones are handles on the same.
 ///
@@ -303,6 +307,12 @@ impl Service for HealthService {
         let Some((HealthRequest { service }, reply)) = decoded(args, reply) else {
             return;
         };
+        if service.len() > SERVICE_NAME_BYTES_MAX {
+            let len = service.len();
+            let text =
+                format!("a name of {len} bytes is over the limit of {SERVICE_NAME_BYTES_MAX}");
+            return reply.refuse(RpcError::new(Code::InvalidArgument, text));
+        }
         if self.is_streaming(method) {
             self.0.watch(service, &context, StreamSender::new(reply));
         } else {

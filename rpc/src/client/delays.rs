@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::reactor::{self, LoopHandle, Next, Post, Ready, Source, SourceId, Turn, WAIT_MAX};
 
-/// Runs on the loop's thread. Dropped instead, if the loop or the channel has ended.
+/// Runs on the loop's thread. Dropped instead, if the loop or the channel has ended. It may run an
+/// interceptor or a caller's callback, so it may panic; that costs the others nothing.
 type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Delays {
@@ -139,7 +141,9 @@ impl Source for Clock {
         // Jobs that these jobs leave wait for the next turn: other sources have theirs before.
         let last = self.0.state.lock().last;
         while let Some(job) = self.take_due(now, last) {
-            job();
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                tracing::error!("what a channel did after a pause panicked");
+            }
         }
         self.look(turn)
     }
@@ -157,5 +161,31 @@ impl Drop for Clock {
             std::mem::take(&mut state.jobs)
         };
         drop(jobs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::reactor::EventLoops;
+
+    #[test]
+    fn a_job_that_panics_costs_the_others_nothing() {
+        let loops = EventLoops::start(1, "delays").unwrap();
+        let delays = Delays::start(&loops.handles()[0], 10);
+        let (sender, ran) = channel();
+        let later = sender.clone();
+        delays.after(Duration::ZERO, || {
+            panic!("a job that panics (expected in this test)")
+        });
+        delays.after(Duration::from_millis(20), move || {
+            later.send("later").unwrap()
+        });
+        assert_eq!(ran.recv_timeout(Duration::from_secs(30)), Ok("later"));
+        delays.after(Duration::ZERO, move || sender.send("after it").unwrap());
+        assert_eq!(ran.recv_timeout(Duration::from_secs(30)), Ok("after it"));
+        delays.close();
     }
 }

@@ -55,13 +55,17 @@ impl Metadata {
         self.entries.len()
     }
 
-    /// Sets `key` to `value`, in place of a value that it had.
+    /// Sets `key` to `value`, in place of the value that it had: of all of them, if a peer sent
+    /// several.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         let (key, value) = (key.into(), value.into());
-        match self.entries.iter_mut().rfind(|(known, _)| *known == key) {
-            Some((_, old)) => *old = value,
-            None => self.entries.push((key, value)),
-        }
+        let Some(first) = self.entries.iter().position(|(known, _)| *known == key) else {
+            return self.entries.push((key, value));
+        };
+        self.entries[first].1 = value;
+        let mut at = 0..;
+        self.entries
+            .retain(|(known, _)| at.next() <= Some(first) || *known != key);
     }
 
     /// The value of `key`; the last one, if a peer sent several.
@@ -141,5 +145,12 @@ mod tests {
             value: "3".into(),
         });
         assert_eq!(metadata.get_str("b"), Some("3"));
+        metadata.insert("b", "4");
+        let entries: Vec<_> = metadata.iter().collect();
+        assert_eq!(
+            entries,
+            [("a", &[0xff][..]), ("b", &b"4"[..])],
+            "all are gone"
+        );
     }
 }

@@ -74,6 +74,30 @@ fn only_calls_with_a_known_token_pass_and_handlers_see_whose_it_was() {
 }
 
 #[test]
+fn no_token_is_seen_behind_the_one_that_counts() {
+    let auth = TokenAuth::new([("ann", TOKEN)]).unwrap();
+    let server = serve_spring(ProviderOptions {
+        interceptors: vec![Arc::new(auth)],
+        ..one_thread()
+    });
+    let mut socket = server.socket();
+    let bearer = format!("Bearer {TOKEN}");
+    let extra = Extra {
+        metadata: &[("authorization", bearer.as_str()); 3],
+        ..Extra::default()
+    };
+    socket.send(&spring("Hold", 1, "x", extra));
+    let held = server.next_held();
+    let metadata = held.context.metadata().iter();
+    let seen: Vec<_> = metadata
+        .filter(|(key, _)| *key == "authorization")
+        .collect();
+    assert_eq!(seen, [("authorization", &b""[..])]);
+    held.echo();
+    assert_eq!(receive_frame(&mut socket).code, 0);
+}
+
+#[test]
 fn nobody_names_himself_where_no_token_is_asked_for() {
     let auth = TokenAuth::new([("ann", TOKEN)]).unwrap();
     let server = serve_spring(ProviderOptions {

@@ -107,13 +107,15 @@ impl RpcController {
             state.trace = context.trace().map(TraceContext::child);
         }
         let (inner, deadline) = (Arc::downgrade(&controller.state), context.deadline());
-        context.on_cancel(move || {
+        let about = Weak::<Mutex<State>>::clone(&inner);
+        let cancel = move || {
             // A deadline that has passed ends the nested calls by itself, as what it is.
             let in_time = deadline.is_none_or(|deadline| Instant::now() < deadline);
             if let Some(state) = inner.upgrade().filter(|_| in_time) {
                 RpcController { state }.start_cancel();
             }
-        });
+        };
+        context.call.on_cancel(Box::new(cancel), Some(about));
         controller
     }
 
@@ -298,5 +300,56 @@ impl fmt::Debug for RpcController {
             .field("error", &state.error)
             .field("canceled", &state.canceled)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::reply::{Done, ReplySlot};
+    use crate::service::{MethodDescriptor, Service};
+    use crate::{ProviderOptions, RpcChannel, RpcProvider};
+
+    use super::*;
+
+    static GATHER: MethodDescriptor = MethodDescriptor {
+        service: "Gatherer",
+        method: "Gather",
+    };
+
+    /// Answers with how many callbacks its nested calls have left.
+    struct Gatherer;
+
+    impl Service for Gatherer {
+        fn name(&self) -> &'static str {
+            GATHER.service
+        }
+
+        fn methods(&self) -> &'static [&'static str] {
+            const METHODS: [&str; 1] = [GATHER.method];
+            &METHODS
+        }
+
+        fn call(&self, _method: usize, context: RpcContext, _args: Bytes, reply: ReplySlot) {
+            for _ in 0..1000 {
+                drop(RpcController::within(&context));
+            }
+            Done::new(reply).run(context.call.callbacks() as u64);
+        }
+    }
+
+    #[test]
+    fn controllers_that_are_gone_leave_nothing_with_the_call_they_were_made_within() {
+        let options = ProviderOptions {
+            threads: 1,
+            ..ProviderOptions::default()
+        };
+        let mut provider = RpcProvider::new(options);
+        provider.notify_service(Gatherer).unwrap();
+        let server = provider.start("127.0.0.1:0").unwrap();
+        let channel = RpcChannel::new(server.local_addr());
+        let left: u64 = channel
+            .call(&GATHER, &mut RpcController::new(), &())
+            .unwrap();
+        assert!(left <= 8, "{left} are left");
     }
 }

@@ -200,7 +200,7 @@ impl RpcContext {
     /// loop's thread, where it must not block, or right here if it is so already. It is dropped
     /// unused when the call is answered before.
     pub fn on_cancel(&self, callback: impl FnOnce() + Send + 'static) {
-        self.call.on_cancel(Box::new(callback));
+        self.call.on_cancel(Box::new(callback), None);
     }
 }
 

@@ -9,10 +9,11 @@
 //!  connection's end ────┘                        └──► the stream is closed, its senders wake
 //! ```
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::call::Call;
@@ -24,6 +25,9 @@ use crate::stream::Flow;
 
 /// What a handler wants done when something happens.
 pub(crate) type Callback = Box<dyn FnOnce() + Send>;
+
+/// What a callback is about: once it is gone nobody wants the callback any more. `None`: the call.
+pub(crate) type About = Option<Weak<dyn Any + Send + Sync>>;
 
 /// Runs callbacks. A panic in one is logged and costs the others nothing.
 pub(crate) fn run_all(callbacks: impl IntoIterator<Item = Callback>) {
@@ -86,8 +90,35 @@ struct Pages {
 struct Entry {
     canceled: bool,
     deadline: Option<Instant>,
-    callbacks: Vec<Callback>,
+    callbacks: Callbacks,
     flow: Option<Arc<Flow>>,
+}
+
+/// The callbacks of one call. A long call may leave any number of them about things that do not
+/// last, as its nested calls are, so there is room for twice those that are wanted.
+#[derive(Default)]
+struct Callbacks {
+    left: Vec<(Callback, About)>,
+    /// With so many of them, it is time to look for those that nobody wants.
+    sweep_at: usize,
+}
+
+impl Callbacks {
+    /// Below it there is nothing to be won.
+    const SWEEP_AT_MIN: usize = 8;
+
+    fn add(&mut self, callback: Callback, about: About) {
+        if self.left.len() >= self.sweep_at {
+            let is_wanted = |about: &About| about.as_ref().is_none_or(|it| it.strong_count() > 0);
+            self.left.retain(|(_, about)| is_wanted(about));
+            self.sweep_at = Self::SWEEP_AT_MIN.max(2 * self.left.len());
+        }
+        self.left.push((callback, about));
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = Callback> {
+        self.left.drain(..).map(|(callback, _)| callback)
+    }
 }
 
 /// What follows from a cancellation once no lock is held.
@@ -101,7 +132,7 @@ pub(super) struct Consequences {
 impl Consequences {
     fn add(&mut self, entry: &mut Entry) {
         entry.canceled = true;
-        self.callbacks.append(&mut entry.callbacks);
+        self.callbacks.extend(entry.callbacks.take());
         self.flows.extend(entry.flow.clone());
     }
 
@@ -169,18 +200,19 @@ impl Book {
         }
     }
 
-    /// Leaves a callback. What comes back is to be run at once (with [`Asked::Canceled`]) or dropped;
+    /// Leaves a callback, which is forgotten some time after what it is about. What comes back is to be run at once (with [`Asked::Canceled`]) or dropped;
     /// otherwise the flag tells whether the connection must set its alarm earlier.
     pub(super) fn on_cancel(
         &self,
         call: &Call,
         callback: Callback,
+        about: About,
     ) -> Result<bool, (Asked, Callback)> {
         let mut pages = self.pages.lock();
         let key = match pages.enter(call, &self.early) {
             Ok((_, entry)) if entry.canceled => return Err((Asked::Canceled, callback)),
             Ok((key, entry)) => {
-                entry.callbacks.push(callback);
+                entry.callbacks.add(callback, about);
                 key
             }
             Err(asked) => return Err((asked, callback)),
@@ -311,6 +343,14 @@ impl Book {
             }
         }
         consequences.follow(Code::DeadlineExceeded, "the deadline passed");
+    }
+
+    /// How many callbacks its calls have left.
+    #[cfg(test)]
+    pub(crate) fn callbacks(&self) -> usize {
+        let pages = self.pages.lock();
+        let entries = pages.calls.values();
+        entries.map(|entry| entry.callbacks.left.len()).sum()
     }
 
     /// Whether it knows of no call.

@@ -1,5 +1,6 @@
 //! What a book keeps, and for how long. Who races whom there: `handover/models/answering.rs`.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -39,8 +40,14 @@ fn calls_leave_no_deadlines_and_entries_behind() {
     let deadline = Instant::now() + Duration::from_mins(1);
     let context = context.with_deadline(Some(deadline));
     let call = &*context.call;
-    assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(true)));
-    assert!(matches!(book.on_cancel(call, Box::new(|| {})), Ok(false)));
+    assert!(matches!(
+        book.on_cancel(call, Box::new(|| {}), None),
+        Ok(true)
+    ));
+    assert!(matches!(
+        book.on_cancel(call, Box::new(|| {}), None),
+        Ok(false)
+    ));
     assert_eq!(book.next_deadline(), Some(deadline));
     leave(&book, call);
     assert_eq!(book.next_deadline(), None);
@@ -62,8 +69,8 @@ fn a_call_that_leaves_takes_nothing_of_another_with_its_id() {
         })
     };
     assert!(book.enter_stream(&stream, &Arc::new(Flow::new(1))));
-    assert!(matches!(book.on_cancel(&stream, count()), Ok(false)));
-    assert!(matches!(book.on_cancel(&unary, count()), Ok(false)));
+    assert!(matches!(book.on_cancel(&stream, count(), None), Ok(false)));
+    assert!(matches!(book.on_cancel(&unary, count(), None), Ok(false)));
     leave(&book, &unary);
     assert!(book.flow(id).is_some());
     assert_eq!(book.ask(&stream), Asked::Wanted);
@@ -73,4 +80,35 @@ fn a_call_that_leaves_takes_nothing_of_another_with_its_id() {
     assert_eq!(runs.load(Ordering::Relaxed), 1, "the stream's");
     leave(&book, &stream);
     assert!(book.is_empty());
+}
+
+#[test]
+fn callbacks_about_what_is_gone_are_forgotten_and_the_others_are_run() {
+    let book = Book::default();
+    let call = Call::local("S", "M");
+    let runs = Arc::new(AtomicUsize::new(0));
+    let leave_about = |about| {
+        let runs = Arc::clone(&runs);
+        let callback = Box::new(move || {
+            runs.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(matches!(book.on_cancel(&call, callback, about), Ok(false)));
+    };
+    let lasting: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(()), Arc::new(())];
+    for it in &lasting {
+        leave_about(Some(Arc::downgrade(it)));
+    }
+    leave_about(None);
+    for _ in 0..1000 {
+        let gone: Arc<dyn Any + Send + Sync> = Arc::new(());
+        leave_about(Some(Arc::downgrade(&gone)));
+    }
+    assert!(book.callbacks() <= 8, "{} are left", book.callbacks());
+    // Those that last are told, however many have come and gone.
+    for _ in 0..20 {
+        leave_about(None);
+    }
+    book.cancel(call.request_id, 4);
+    assert!(runs.load(Ordering::Relaxed) >= 23);
+    assert!(runs.load(Ordering::Relaxed) < 40);
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 
-use super::book::Callback;
+use super::book::{About, Callback};
 use super::call_state::{CallState, Entering};
 use super::outbox::{Answer, MethodIndex};
 use super::reply_path::ReplyPath;
@@ -139,11 +139,11 @@ impl Call {
         path.is_some_and(|path| path.book.was_canceled(self.request_id))
     }
 
-    pub(crate) fn on_cancel(&self, callback: Callback) {
+    pub(crate) fn on_cancel(&self, callback: Callback, about: About) {
         if self.is_expired() {
             callback();
         } else if let Some(path) = &self.path
-            && let Some(callback) = path.on_cancel(self, callback)
+            && let Some(callback) = path.on_cancel(self, callback, about)
         {
             callback();
         }
@@ -190,6 +190,12 @@ impl Call {
             Ok(answer) => self.connection().end_stream(&answer),
             Err((answer, error)) => self.connection().fail(&answer, error),
         }
+    }
+
+    /// How many callbacks the calls of its connection have left.
+    #[cfg(test)]
+    pub(crate) fn callbacks(&self) -> usize {
+        self.connection().book.callbacks()
     }
 
     pub(crate) fn connection(&self) -> &ReplyPath {

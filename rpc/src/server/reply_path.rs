@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use prost::Message;
 
-use super::book::{Asked, Book, Callback};
+use super::book::{About, Asked, Book, Callback};
 use super::call::Call;
 use super::outbox::{Answer, EndedRun, Outbox, OutboxId, Replies, message_head};
 use super::registry::{ServeOptions, ServerShared};
@@ -221,8 +221,13 @@ impl ReplyPath {
     }
 
     /// Leaves a callback, or gives it back to be run at once.
-    pub(super) fn on_cancel(&self, call: &Call, callback: Callback) -> Option<Callback> {
-        match self.book.on_cancel(call, callback) {
+    pub(super) fn on_cancel(
+        &self,
+        call: &Call,
+        callback: Callback,
+        about: About,
+    ) -> Option<Callback> {
+        match self.book.on_cancel(call, callback, about) {
             Ok(false) | Err((Asked::Answered | Asked::Wanted, _)) => None,
             Ok(true) => {
                 self.mail(|mailed| mailed.orders.new_deadline = true);

@@ -47,7 +47,7 @@ impl Scene {
             runs.fetch_add(1, Ordering::Relaxed);
             drop(alive);
         });
-        if let Err((Asked::Canceled, callback)) = self.book.on_cancel(&self.call, callback) {
+        if let Err((Asked::Canceled, callback)) = self.book.on_cancel(&self.call, callback, None) {
             callback();
         }
     }

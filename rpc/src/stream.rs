@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -37,7 +38,8 @@ pub enum StreamError {
     #[error("the caller takes no further item for now (StreamSender::on_ready)")]
     WouldBlock,
     /// Nobody waits for items any more: the call was cancelled, its deadline has passed, or its
-    /// connection is gone.
+    /// connection is gone. Or the caller has taken none for too long
+    /// ([`ProviderOptions::stream_stall_timeout`](crate::ProviderOptions::stream_stall_timeout)).
     #[error("the stream is closed")]
     Closed(#[source] RpcError),
     /// The item is larger than the server may send. The stream goes on without it.
@@ -96,16 +98,18 @@ impl<T: Message> StreamSender<T> {
         }
     }
 
-    /// Sends an item, and waits while the caller takes none. On an event loop's thread, which must
-    /// not wait, it returns [`StreamError::WouldBlock`] instead.
+    /// Sends an item, and waits while the caller takes none, up to
+    /// [`ProviderOptions::stream_stall_timeout`](crate::ProviderOptions::stream_stall_timeout); then
+    /// it closes the stream. On an event loop's thread, which must not wait, it returns
+    /// [`StreamError::WouldBlock`] instead.
     ///
     /// # Errors
     /// [`StreamError`]; the item was not sent.
     pub fn send(&self, item: &T) -> Result<(), StreamError> {
         loop {
             match (self.try_send(item), &self.way) {
-                (Err(StreamError::WouldBlock), Way::Connection(_, flow)) if !on_any_loop() => {
-                    flow.wait();
+                (Err(StreamError::WouldBlock), Way::Connection(call, flow)) if !on_any_loop() => {
+                    flow.wait(call.connection().stream_stall_timeout());
                 }
                 (outcome, _) => return outcome,
             }
@@ -163,7 +167,8 @@ impl<T: Message> StreamSender<T> {
         }
     }
 
-    /// Ends the stream with `OK`, after the items that were sent. Never waits. Any thread.
+    /// Ends the stream with `OK`, after the items that were sent; with `RESOURCE_EXHAUSTED` if
+    /// [`send`](StreamSender::send) has given up waiting. Never waits. Any thread.
     pub fn finish(self) {
         self.slot.into_inner().end_stream();
     }
@@ -198,6 +203,8 @@ struct FlowState {
     /// The connection had no room. It says when it has.
     stalled: bool,
     closed: Option<RpcError>,
+    /// It is closed because a sender has waited too long.
+    given_up: bool,
     waiting: VecDeque<Callback>,
     items: u64,
     bytes: usize,
@@ -221,6 +228,7 @@ impl Flow {
                 credit: credit.into(),
                 stalled: false,
                 closed: None,
+                given_up: false,
                 waiting: VecDeque::new(),
                 items: 0,
                 bytes: 0,
@@ -248,11 +256,27 @@ impl Flow {
         Ok(())
     }
 
-    /// Waits until an item can be sent or the stream is closed.
-    fn wait(&self) {
-        let mut state = self.state.lock();
-        self.changed
-            .wait_while(&mut state, |state| !state.is_ready());
+    /// Waits until an item can be sent or the stream is closed. After `longest` it closes it.
+    fn wait(&self, longest: Duration) {
+        {
+            let mut state = self.state.lock();
+            let in_vain = |state: &mut FlowState| !state.is_ready();
+            let waited = self.changed.wait_while_for(&mut state, in_vain, longest);
+            if !waited.timed_out() {
+                return;
+            }
+        }
+        self.change(|state| {
+            if !state.is_ready() {
+                let text = format!(
+                    "the caller took no item for {} ms (ProviderOptions::stream_stall_timeout)",
+                    longest.as_millis()
+                );
+                let error = RpcError::new(Code::ResourceExhausted, text);
+                state.closed = Some(error.with_may_have_executed(true));
+                state.given_up = true;
+            }
+        });
     }
 
     fn on_ready(&self, callback: Callback) {
@@ -268,6 +292,12 @@ impl Flow {
 
     fn is_closed(&self) -> bool {
         self.state.lock().closed.is_some()
+    }
+
+    /// Why the stream is closed, if a sender has waited too long.
+    pub(crate) fn given_up(&self) -> Option<RpcError> {
+        let state = self.state.lock();
+        state.closed.clone().filter(|_| state.given_up)
     }
 
     /// Items sent, and their bytes.

@@ -124,6 +124,40 @@ fn a_unary_call_with_a_streams_id_leaves_the_stream_its_end() {
     told.recv_timeout(LONG).expect("the handler is told");
 }
 
+/// It would hold the thread of its handler for ever.
+#[test]
+fn a_caller_that_takes_no_item_for_too_long_has_its_stream_ended() {
+    let server = serve_spring(ProviderOptions {
+        stream_stall_timeout: Duration::from_millis(50),
+        ..one_thread()
+    });
+    let mut socket = server.socket();
+    socket.send(&[pour(1, 1), pour(2, 1 << 20)].concat());
+    let (stream, other) = (server.next_stream(), server.next_stream());
+    stream.sender.send(&blob("only one")).unwrap();
+    let (ended, end) = channel();
+    thread::spawn(move || {
+        ended.send(stream.sender.send(&blob("another"))).unwrap();
+        stream.sender.finish();
+    });
+    assert_eq!(receive_frame(&mut socket).data(), "only one");
+    let end = end.recv_timeout(LONG).expect("it does not wait for ever");
+    let Err(StreamError::Closed(error)) = end else {
+        panic!("{end:?}");
+    };
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    // Not OK: items are missing.
+    let reply = receive_frame(&mut socket);
+    assert_eq!((reply.kind, reply.request_id), (kind::REPLY, 1));
+    assert!(reply.is(Code::ResourceExhausted), "{reply:?}");
+    assert!(
+        reply.error_text.contains("stream_stall_timeout"),
+        "{reply:?}"
+    );
+    other.sender.send(&blob("the other goes on")).unwrap();
+    assert_eq!(receive_frame(&mut socket).data(), "the other goes on");
+}
+
 #[test]
 fn a_stream_that_waits_holds_up_nothing_else() {
     let server = serve_spring(one_thread());

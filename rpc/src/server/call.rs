@@ -185,6 +185,10 @@ impl Call {
 
     /// Ends a stream that did not fail.
     pub(crate) fn end_stream(self: &Arc<Call>) {
+        // Its caller is still there, and must not take what it has for the whole.
+        if let Some(error) = self.flow.as_ref().and_then(|flow| flow.given_up()) {
+            return self.fail(error);
+        }
         let (items, bytes) = self.flow.as_ref().map_or((0, 0), |flow| flow.sent());
         match self.conclude(None, bytes, items) {
             Ok(answer) => self.connection().end_stream(&answer),

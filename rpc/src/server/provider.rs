@@ -71,6 +71,11 @@ pub struct ProviderOptions {
     /// The time that a TLS handshake may take, counted from when the connection is accepted; then
     /// the connection is closed.
     pub handshake_timeout: Duration,
+    /// How long [`StreamSender::send`](crate::StreamSender::send) waits for a caller that takes no
+    /// item, or for a connection that its peer does not read from. Then the stream is closed, and its
+    /// call ends with `RESOURCE_EXHAUSTED`. By default five minutes: a slow reader is no bad one, but
+    /// one that never reads would otherwise hold the handler's thread for ever.
+    pub stream_stall_timeout: Duration,
 }
 
 impl Default for ProviderOptions {
@@ -91,6 +96,7 @@ impl Default for ProviderOptions {
             status_addr: None,
             tls: None,
             handshake_timeout: Duration::from_secs(10),
+            stream_stall_timeout: Duration::from_mins(5),
         }
     }
 }
@@ -111,6 +117,7 @@ impl fmt::Debug for ProviderOptions {
             .field("status_addr", &self.status_addr)
             .field("tls", &self.tls)
             .field("handshake_timeout", &self.handshake_timeout)
+            .field("stream_stall_timeout", &self.stream_stall_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -283,6 +290,7 @@ impl RpcProvider {
             status_pages: self.options.status_pages,
             tls: self.options.tls.clone(),
             handshake_timeout: self.options.handshake_timeout,
+            stream_stall_timeout: self.options.stream_stall_timeout.min(WAIT_MAX),
         };
         let (services, health) = self.all_services();
         let server = ServerShared::new(services, health, options, addr, loops.handles().len());

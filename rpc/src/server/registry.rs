@@ -134,6 +134,7 @@ pub(super) struct ServeOptions {
     pub(super) status_pages: bool,
     pub(super) tls: Option<TlsServer>,
     pub(super) handshake_timeout: Duration,
+    pub(super) stream_stall_timeout: Duration,
 }
 
 /// One started provider.

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 
@@ -37,6 +37,7 @@ pub(crate) struct ReplyPath {
     outbox: OutboxId,
     max_body_bytes: u32,
     max_unsent_bytes: usize,
+    stream_stall_timeout: Duration,
     pub(super) interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
     pub(super) book: Book,
     /// What is counted of the connection, by its loop.
@@ -89,6 +90,7 @@ impl ReplyPath {
         let ServeOptions {
             limits,
             interceptors,
+            stream_stall_timeout,
             ..
         } = &server.options;
         ReplyPath {
@@ -97,6 +99,7 @@ impl ReplyPath {
             outbox,
             max_body_bytes: limits.max_body_bytes,
             max_unsent_bytes: limits.max_unsent_bytes,
+            stream_stall_timeout: *stream_stall_timeout,
             interceptors: Arc::clone(interceptors),
             book: Book::default(),
             cells,
@@ -238,6 +241,11 @@ impl ReplyPath {
     }
 
     // ---- room for streams
+
+    /// How long a stream's sender waits until it can send an item.
+    pub(crate) fn stream_stall_timeout(&self) -> Duration {
+        self.stream_stall_timeout
+    }
 
     /// Takes room for an item's frame; `false`: there is none, and the connection will tell all
     /// streams when there is. The last frame may take more than there is.

@@ -288,6 +288,7 @@ mod tests {
             status_pages: false,
             tls: None,
             handshake_timeout: Duration::from_secs(10),
+            stream_stall_timeout: Duration::from_mins(5),
         }
     }
 

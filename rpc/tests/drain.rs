@@ -122,6 +122,34 @@ fn a_legacy_callers_running_call_is_answered_and_no_other_begun() {
     assert!(drained.recv_timeout(LONG).unwrap());
 }
 
+/// The frame that a legacy caller has begun behind a running call is not read to its end any more,
+/// and so must not be waited for either.
+#[test]
+fn a_frame_that_a_drain_leaves_half_read_holds_up_nobody() {
+    let server = serve_spring(ProviderOptions {
+        frame_timeout: Duration::from_secs(1),
+        ..one_thread()
+    });
+    let mut bystander = server.socket();
+    until_pong(&mut bystander);
+    let mut socket = server.socket();
+    let requests = [hold(0), hold(0)].concat();
+    let (first, rest) = requests.split_at(3);
+    socket.send(first);
+    // The first bytes are looked at on their own.
+    until_pong(&mut bystander);
+    socket.send(rest);
+    let held = server.next_held();
+    let drained = drain(server.handle, LONG * 2);
+    assert_eq!(receive_frame(&mut bystander).kind, kind::GOAWAY);
+    // Its own time for a frame ends after that of the other.
+    bystander.send(&say(1)[..1]);
+    assert_eq!(bystander.receive_until_closed(), b"");
+    held.echo();
+    assert_eq!(socket.receive_until_closed(), b"\x0a\x04held");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
 #[test]
 fn a_caller_may_say_goodbye_by_itself() {
     let server = serve_spring(one_thread());

@@ -168,6 +168,8 @@ struct EventLoop {
     /// Slots without a source.
     vacant: Vec<u32>,
     timers: Timers,
+    /// Alarms that are due, while they ring; kept for its memory.
+    due: Vec<(Instant, SourceId)>,
     scratch: Box<[u8]>,
     again: Vec<SourceId>,
     patience: Patience,
@@ -191,6 +193,7 @@ impl EventLoop {
             slots: Vec::new(),
             vacant: Vec::new(),
             timers: Timers::default(),
+            due: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             again: Vec::new(),
             patience: Patience::default(),
@@ -298,10 +301,14 @@ impl EventLoop {
         })
     }
 
+    /// Rings the alarms that are due. One that is set meanwhile waits for the next turn, even if it
+    /// is due already: a source that sets it to the past again and again must not stop the loop.
     fn ring(&mut self) {
         let now = Instant::now();
         NOW.set(Some(now));
-        while let Some((at, id)) = self.timers.pop_due(now) {
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(std::iter::from_fn(|| self.timers.pop_due(now)));
+        for (at, id) in due.drain(..) {
             let Some(slot) = self.slots.get_mut(id.slot as usize) else {
                 continue;
             };
@@ -310,6 +317,7 @@ impl EventLoop {
                 self.call(id, |source, turn| source.on_timer(turn));
             }
         }
+        self.due = due;
         let slots = &self.slots;
         self.timers.clean(slots.len() - self.vacant.len(), |id| {
             let slot = slots.get(id.slot as usize)?;

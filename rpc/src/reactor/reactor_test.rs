@@ -206,6 +206,55 @@ fn a_loop_does_not_sleep_on_what_its_own_sources_asked_for() {
     received.recv_timeout(LONG).expect("it came to its end");
 }
 
+/// Sets its alarm to the past whenever it rings, and is gone at the third time.
+struct Overdue {
+    events: Sender<&'static str>,
+    rings: u32,
+}
+
+impl Source for Overdue {
+    fn on_ready(&mut self, _ready: Ready, _turn: &mut Turn<'_>) -> Next {
+        self.events.send("ready").unwrap();
+        Next::Keep
+    }
+
+    fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {
+        turn.alarm_by(Instant::now());
+        Next::Keep
+    }
+
+    fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next {
+        self.events.send("timer").unwrap();
+        self.rings += 1;
+        if self.rings == 3 {
+            return Next::Close;
+        }
+        turn.alarm_by(Instant::now() - Duration::from_millis(1));
+        turn.again();
+        Next::Keep
+    }
+
+    fn on_flush(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+}
+
+/// Otherwise one source with an alarm in the past would keep the loop from all others.
+#[test]
+fn an_alarm_that_is_set_to_the_past_while_it_rings_waits_for_the_next_turn() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (events, received) = mpsc::channel();
+    let (id_to, id_from) = mpsc::channel();
+    let build = Box::new(move |turn: &mut Turn<'_>| {
+        id_to.send(turn.id).unwrap();
+        Some(Box::new(Overdue { events, rings: 0 }) as Box<dyn Source>)
+    });
+    assert!(loops.pick().post(Post::Add(build)).is_ok());
+    notify(&loops, id_from.recv_timeout(LONG).unwrap());
+    let events: Vec<_> = received.iter().collect();
+    assert_eq!(events, ["timer", "ready", "timer", "ready", "timer"]);
+}
+
 /// Each post is delivered, whatever the interleaving with the loop's falling asleep.
 #[test]
 fn posts_of_many_threads_are_neither_lost_nor_wait_for_a_wake() {

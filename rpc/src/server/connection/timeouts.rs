@@ -49,6 +49,8 @@ pub(super) struct Situation {
     pub(super) frame_bytes: usize,
     /// The TLS handshake is under way.
     pub(super) handshaking: bool,
+    /// All has been said, and nothing is expected of the peer but that it closes.
+    pub(super) lingering: bool,
 }
 
 /// What is due.
@@ -129,6 +131,9 @@ impl Timeouts {
         options: &ServeOptions,
     ) -> Due {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if situation.lingering {
+            return Due::Nothing;
+        }
         if passed(self.visit_ends(options)) {
             return Due::Close(ConnectionError::SlowVisitor);
         }
@@ -177,8 +182,12 @@ impl Timeouts {
         Due::Nothing
     }
 
-    /// When something may be due next.
+    /// When something may be due next: later than `now`, once [`due`](Timeouts::due) has said that
+    /// nothing is.
     pub(super) fn next(&self, situation: Situation, options: &ServeOptions) -> Option<Instant> {
+        if situation.lingering {
+            return None;
+        }
         let framed = situation.dialect == Dialect::Framed;
         let handshake = situation.handshaking.then_some(options.handshake_timeout);
         let handshake = later(self.opened, handshake);
@@ -214,10 +223,11 @@ impl Connection {
     fn situation(&self) -> Situation {
         Situation {
             dialect: self.dialect,
-            listening: !self.paused && !self.read_closed,
+            listening: self.phase.reads_requests() && !self.paused && !self.read_closed,
             idle: self.in_flight == 0,
             frame_bytes: self.input.unread().len(),
             handshaking: self.stream.is_handshaking(),
+            lingering: matches!(self.phase, Phase::Lingering { .. }),
         }
     }
 
@@ -245,18 +255,17 @@ impl Connection {
         if situation.idle {
             self.give_memory_back();
         }
-        if self.phase.reads_requests() {
-            match self.timeouts.due(now, situation, &self.server.options) {
-                Due::Ping(number) => self.path.send_control(ReplyKind::Ping, number),
-                Due::Idle if self.phase == Phase::Open => {
-                    tracing::debug!(peer = %self.peer, "connection has been idle and is closed");
-                    if self.drain(now + IDLE_DRAIN, turn) == Next::Close {
-                        return Next::Close;
-                    }
+        // Asked in every phase: what is due and not taken would be due for ever.
+        match self.timeouts.due(now, situation, &self.server.options) {
+            Due::Ping(number) => self.path.send_control(ReplyKind::Ping, number),
+            Due::Idle if self.phase == Phase::Open => {
+                tracing::debug!(peer = %self.peer, "connection has been idle and is closed");
+                if self.drain(now + IDLE_DRAIN, turn) == Next::Close {
+                    return Next::Close;
                 }
-                Due::Nothing | Due::Idle => {}
-                Due::Close(error) => return self.refuse(&error, turn),
             }
+            Due::Nothing | Due::Idle => {}
+            Due::Close(error) => return self.refuse(&error, turn),
         }
         self.set_alarm(turn);
         Next::Keep
@@ -275,6 +284,7 @@ mod tests {
         idle: false,
         frame_bytes: 0,
         handshaking: false,
+        lingering: false,
     };
 
     fn options() -> ServeOptions {
@@ -387,6 +397,91 @@ mod tests {
         ));
     }
 
+    /// A connection that ends may have a slow frame, an unanswered ping, a slow visitor or a
+    /// handshake behind it, for which it would be closed if it went on.
+    #[test]
+    fn when_all_has_been_said_only_the_linger_itself_is_waited_for() {
+        let start = Instant::now();
+        let options = ServeOptions {
+            idle_timeout: Some(seconds(60)),
+            first_request_timeout: Some(seconds(60)),
+            ..options()
+        };
+        let begin: [(&str, fn(&mut Timeouts, Instant), Situation); 6] = [
+            (
+                "a frame",
+                |it, at| assert!(it.frame_begun(true, at, 1)),
+                FRAMED,
+            ),
+            ("life", |it, at| it.heard(at), FRAMED),
+            (
+                "idleness",
+                |it, at| it.idle(at),
+                Situation {
+                    idle: true,
+                    ..FRAMED
+                },
+            ),
+            (
+                "a visit",
+                |it, at| it.http_begun(at),
+                Situation {
+                    dialect: Dialect::Http,
+                    ..FRAMED
+                },
+            ),
+            (
+                "a first request",
+                |_, _| {},
+                Situation {
+                    dialect: Dialect::Unknown,
+                    ..FRAMED
+                },
+            ),
+            (
+                "a handshake",
+                |_, _| {},
+                Situation {
+                    dialect: Dialect::Unknown,
+                    handshaking: true,
+                    ..FRAMED
+                },
+            ),
+        ];
+        for (what, begin, situation) in begin {
+            let mut timeouts = Timeouts::new(start);
+            begin(&mut timeouts, start);
+            assert!(timeouts.next(situation, &options).is_some(), "{what}");
+            let situation = Situation {
+                lingering: true,
+                ..situation
+            };
+            let due = timeouts.due(start + seconds(60), situation, &options);
+            assert!(matches!(due, Due::Nothing), "{what}: {due:?}");
+            assert_eq!(timeouts.next(situation, &options), None, "{what}");
+        }
+    }
+
+    /// A provider that drains need not wait for a visitor for longer than otherwise.
+    #[test]
+    fn a_slow_visitor_is_closed_also_when_nothing_is_read_any_more() {
+        let (start, options) = (Instant::now(), options());
+        let mut timeouts = Timeouts::new(start);
+        timeouts.http_begun(start);
+        let finishing = Situation {
+            dialect: Dialect::Http,
+            listening: false,
+            ..FRAMED
+        };
+        let next = timeouts.next(finishing, &options);
+        assert_eq!(next, Some(start + seconds(30)));
+        let due = timeouts.due(start + seconds(30), finishing, &options);
+        assert!(
+            matches!(due, Due::Close(ConnectionError::SlowVisitor)),
+            "{due:?}"
+        );
+    }
+
     /// An alarm that is set to the past would ring for ever.
     #[test]
     fn what_is_due_next_is_never_due_already() {
@@ -404,11 +499,12 @@ mod tests {
             let mut timeouts = Timeouts::new(now);
             for _ in 0..30 {
                 now += seconds(random.u64(0..40));
-                match random.u8(0..5) {
+                match random.u8(0..6) {
                     0 => timeouts.heard(now),
                     1 => timeouts.idle(now),
                     2 => drop(timeouts.frame_begun(random.bool(), now, 5)),
                     3 => timeouts.no_frame(),
+                    4 => timeouts.http_begun(now),
                     _ => {}
                 }
                 let situation = Situation {
@@ -419,6 +515,7 @@ mod tests {
                     idle: random.bool(),
                     frame_bytes: random.usize(0..10_000),
                     handshaking: random.bool(),
+                    lingering: random.bool(),
                 };
                 match timeouts.due(now, situation, &options) {
                     Due::Nothing => {}

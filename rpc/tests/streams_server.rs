@@ -8,7 +8,7 @@ mod server_side;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -237,6 +237,92 @@ fn a_stream_does_not_outrun_a_connection_that_is_not_read() {
     }
     assert_eq!(receive_frame(&mut socket).kind, kind::REPLY);
     sender.join().unwrap();
+}
+
+/// A stream without credit. When it gets some, the loop's thread waits until it is let go on.
+struct Gate {
+    socket: Socket,
+    /// Told when the loop's thread waits.
+    entered: Receiver<()>,
+    open: Sender<()>,
+    _stream: Stream,
+}
+
+fn gate(server: &SpringServer) -> Gate {
+    let mut socket = server.socket();
+    socket.send(&pour(1, 1));
+    let stream = server.next_stream();
+    stream.sender.try_send(&blob("x")).unwrap();
+    assert_eq!(
+        stream.sender.try_send(&blob("x")),
+        Err(StreamError::WouldBlock)
+    );
+    let (enter, entered) = channel();
+    let (open, opened) = channel();
+    stream.sender.on_ready(move || {
+        enter.send(()).unwrap();
+        // An error: the test has ended.
+        let _ = opened.recv();
+    });
+    Gate {
+        socket,
+        entered,
+        open,
+        _stream: stream,
+    }
+}
+
+/// The socket takes all again just when a frame is looked at, before the system reports that it
+/// would. When it does, there is nothing left to be written.
+#[test]
+fn a_stream_goes_on_when_its_items_were_written_on_the_way_to_a_frame() {
+    const ITEM_BYTES: usize = 60 << 10;
+    let limits = Limits {
+        max_unsent_bytes: 64 << 10,
+        ..Limits::default()
+    };
+    let server = serve_spring(ProviderOptions {
+        limits,
+        ..one_thread()
+    });
+    let mut socket = server.socket();
+    socket.send(&pour(1, u64::from(u32::MAX)));
+    let stream = server.next_stream();
+    let item = blob(vec![7; ITEM_BYTES]);
+    let (mut items, mut refused) = (0, 0);
+    let mut other = server.socket();
+    while refused < 20 {
+        match stream.sender.try_send(&item) {
+            Ok(()) => (items, refused) = (items + 1, 0),
+            Err(error) => {
+                assert_eq!(error, StreamError::WouldBlock);
+                refused += 1;
+            }
+        }
+        until_pong(&mut other);
+    }
+    assert!(items > 8, "{items} items fill a socket");
+    let (goes_on, has_gone_on) = channel();
+    stream.sender.on_ready(move || goes_on.send(()).unwrap());
+
+    // The loop learns of both frames at once, and comes to ours when the socket is empty.
+    let (mut first, mut second) = (gate(&server), gate(&server));
+    first.socket.send(&control(CREDIT, 1, 100));
+    first.entered.recv_timeout(LONG).unwrap();
+    second.socket.send(&control(CREDIT, 1, 100));
+    socket.send(&control(CREDIT, 99, 1));
+    first.open.send(()).unwrap();
+    second.entered.recv_timeout(LONG).unwrap();
+    for _ in 0..items - 4 {
+        receive_frame(&mut socket);
+    }
+    second.open.send(()).unwrap();
+    has_gone_on
+        .recv_timeout(LONG)
+        .expect("the stream hears that there is room");
+    for _ in 0..4 {
+        receive_frame(&mut socket);
+    }
 }
 
 #[test]

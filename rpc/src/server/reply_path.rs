@@ -311,6 +311,11 @@ impl ReplyPath {
             .expect("an outbox lives as long as its connection")
     }
 
+    /// Has the connection flushed when the turn ends, as if it had been given a reply.
+    pub(super) fn ask_for_flush(&self) {
+        self.add_here(|_| {});
+    }
+
     /// Sends a frame that belongs to no call.
     pub(super) fn send_control(&self, kind: ReplyKind, number: u64) {
         self.add_here(|replies| replies.add_control(kind, number));

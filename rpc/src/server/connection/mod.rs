@@ -247,7 +247,11 @@ impl Connection {
             return false;
         }
         self.collect_replies(Instant::now());
-        // A failure to write shows again when the turn is flushed.
+        if !self.output.is_empty() {
+            // What is written here makes room, of which streams hear when the turn is flushed; a
+            // failure to write shows again then.
+            self.path.ask_for_flush();
+        }
         let _ = self.write();
         self.output.unsent_bytes() > limit || !self.may_take_request()
     }

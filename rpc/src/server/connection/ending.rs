@@ -26,6 +26,18 @@ const LINGER: Duration = Duration::from_millis(200);
 /// said goodbye: it may not know how to.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 
+/// How long a connection that is asked to go for being idle may take to say goodbye.
+pub(super) const IDLE_DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a peer is asked to begin new calls elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DrainCause {
+    /// The connection was idle. If a call was on its way just then, it has all its time.
+    Idle,
+    /// The provider shuts down.
+    Shutdown,
+}
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -35,6 +47,7 @@ pub(super) enum Phase {
         until: Instant,
         /// Nothing has happened since.
         quiet_since: Instant,
+        cause: DrainCause,
     },
     /// Reads no more, finishes running calls until then.
     Finishing {
@@ -50,6 +63,36 @@ impl Phase {
     /// Whether requests are still looked at.
     pub(super) fn reads_requests(self) -> bool {
         matches!(self, Phase::Open | Phase::Draining { .. })
+    }
+
+    /// A connection that drains is to drain once more. The provider's time counts, not that of an
+    /// idle connection, be it shorter or longer.
+    fn drain_again(&mut self, until: Instant) {
+        if let Phase::Draining {
+            until: before,
+            cause,
+            ..
+        } = self
+        {
+            *before = match *cause {
+                DrainCause::Idle => until,
+                DrainCause::Shutdown => until.min(*before),
+            };
+            *cause = DrainCause::Shutdown;
+        }
+    }
+
+    /// The connection has calls to finish or replies to send: if it drains only because it was
+    /// idle, its time begins again.
+    fn put_off(&mut self, now: Instant) {
+        if let Phase::Draining {
+            until,
+            cause: DrainCause::Idle,
+            ..
+        } = self
+        {
+            *until = (*until).max(now + IDLE_DRAIN);
+        }
     }
 }
 
@@ -86,11 +129,14 @@ impl Connection {
     }
 
     /// The provider shuts down, or the connection has been idle for too long.
-    pub(super) fn drain(&mut self, until: Instant, turn: &mut Turn<'_>) -> Next {
-        match &mut self.phase {
+    pub(super) fn drain(&mut self, until: Instant, cause: DrainCause, turn: &mut Turn<'_>) -> Next {
+        match self.phase {
             Phase::Open if self.dialect == Dialect::Framed => {
-                let quiet_since = Instant::now();
-                self.phase = Phase::Draining { until, quiet_since };
+                self.phase = Phase::Draining {
+                    until,
+                    quiet_since: Instant::now(),
+                    cause,
+                };
                 self.path.send_control(ReplyKind::Goaway, 0);
             }
             // A legacy caller would take the words for a reply, and so might one that has not
@@ -100,7 +146,7 @@ impl Connection {
                 self.paused = false;
                 turn.again();
             }
-            Phase::Draining { until: before, .. } => *before = until.min(*before),
+            Phase::Draining { .. } => self.phase.drain_again(until),
             Phase::Finishing { .. } | Phase::Lingering { .. } => {}
         }
         self.set_alarm(turn);
@@ -128,6 +174,9 @@ impl Connection {
 
     /// A phase may end by the clock.
     pub(super) fn ring_phase(&mut self, now: Instant, turn: &mut Turn<'_>) -> Next {
+        if !self.is_finished() {
+            self.phase.put_off(now);
+        }
         match self.phase {
             Phase::Draining { until, .. } | Phase::Finishing { until } if until <= now => {
                 if !self.is_finished() && self.dialect != Dialect::Http {
@@ -155,7 +204,9 @@ impl Connection {
     pub(super) fn phase_ends(&self, now: Instant) -> Option<Instant> {
         match self.phase {
             Phase::Open => None,
-            Phase::Draining { until, quiet_since } => {
+            Phase::Draining {
+                until, quiet_since, ..
+            } => {
                 // While calls run or bytes arrive it is looked at again and again.
                 let quiet_at = quiet_since.max(self.arrived) + QUIET;
                 let look_at = if quiet_at > now {
@@ -232,5 +283,51 @@ impl Connection {
         self.output.clear();
         self.linger(Instant::now() + LINGER, turn);
         Next::Keep
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draining(until: Instant, cause: DrainCause) -> Phase {
+        Phase::Draining {
+            until,
+            quiet_since: until,
+            cause,
+        }
+    }
+
+    fn ends(phase: Phase) -> Instant {
+        match phase {
+            Phase::Draining { until, .. } => until,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_call_that_an_idle_connection_gets_after_all_has_its_time() {
+        let start = Instant::now();
+        let mut phase = draining(start + IDLE_DRAIN, DrainCause::Idle);
+        for at in [0, 9, 10, 25] {
+            let now = start + Duration::from_secs(at);
+            phase.put_off(now);
+            assert_eq!(ends(phase), now + IDLE_DRAIN);
+        }
+    }
+
+    #[test]
+    fn a_provider_that_shuts_down_has_its_own_time_and_no_more() {
+        let start = Instant::now();
+        let minute = start + Duration::from_mins(1);
+        let mut phase = draining(start + IDLE_DRAIN, DrainCause::Idle);
+        phase.drain_again(minute);
+        assert_eq!(ends(phase), minute, "longer than for idleness");
+        phase.put_off(minute);
+        assert_eq!(ends(phase), minute, "calls are cut off");
+        phase.drain_again(start);
+        assert_eq!(ends(phase), start, "in more haste than before");
+        phase.drain_again(minute);
+        assert_eq!(ends(phase), start);
     }
 }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use self::ending::Phase;
+use self::ending::{DrainCause, Phase};
 use self::timeouts::Timeouts;
 use super::registry::{Arrival, Membership, ServerShared, VisitSlot};
 use super::reply_path::ReplyPath;
@@ -407,7 +407,7 @@ impl Source for Connection {
             turn.alarm_by(at);
         }
         match orders.drain_until {
-            Some(until) => self.drain(until, turn),
+            Some(until) => self.drain(until, DrainCause::Shutdown, turn),
             None => Next::Keep,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ending::Phase;
+use super::ending::{DrainCause, IDLE_DRAIN, Phase};
 use super::{Connection, ConnectionError, Dialect};
 use crate::reactor::{Next, Turn, WAIT_MAX};
 use crate::server::registry::ServeOptions;
@@ -17,9 +17,6 @@ const FRAME_BYTES_PER_SECOND: u128 = 100;
 
 /// The numbers of our pings begin here, far from any that calls have.
 pub(super) const FIRST_PING: u64 = 1 << 63;
-
-/// How long a connection that is closed for being idle may take to say goodbye.
-const IDLE_DRAIN: Duration = Duration::from_secs(10);
 
 /// What has to happen next, and since when.
 #[derive(Debug)]
@@ -260,7 +257,7 @@ impl Connection {
             Due::Ping(number) => self.path.send_control(ReplyKind::Ping, number),
             Due::Idle if self.phase == Phase::Open => {
                 tracing::debug!(peer = %self.peer, "connection has been idle and is closed");
-                if self.drain(now + IDLE_DRAIN, turn) == Next::Close {
+                if self.drain(now + IDLE_DRAIN, DrainCause::Idle, turn) == Next::Close {
                     return Next::Close;
                 }
             }

@@ -181,8 +181,8 @@ impl RpcController {
             .map_or(Code::Ok, RpcError::code)
     }
 
-    /// Gives the call up: it ends with `CANCELLED` as soon as its event loop hears of it, unless
-    /// it ends by itself before. A server that has the call is told, and its handler can learn of it.
+    /// Gives the call up: it ends with `CANCELLED` as soon as its event loop hears of it, unless it
+    /// ends by itself before. A server that has the call is told, and its handler can learn of it.
     /// A call that is begun later with this controller fails at once, until
     /// [`reset`](RpcController::reset).
     pub fn start_cancel(&self) {

@@ -27,7 +27,8 @@ pub enum Code {
     ResourceExhausted = 8,
     /// The server has no such service or method.
     Unimplemented = 12,
-    /// A defect on one of the two sides: a handler that panicked or forgot to answer, a broken reply.
+    /// A defect on one of the two sides: a handler that panicked or forgot to answer, a broken
+    /// reply.
     Internal = 13,
     /// The server cannot be reached, or the connection broke; ask again, here or elsewhere.
     Unavailable = 14,

@@ -17,8 +17,8 @@
 //!   [`Done`], which it may run at once or keep. Handlers run on the event loop's thread and must
 //!   not block; those that must are registered with
 //!   [`notify_blocking_service`](RpcProvider::notify_blocking_service).
-//! - [`RpcChannel`] is the way to one server, or to several that can stand in for each other, shared
-//!   by threads. Every call ends: with a reply, or with an [`RpcError`] whose
+//! - [`RpcChannel`] is the way to one server, or to several that can stand in for each other,
+//!   shared by threads. Every call ends: with a reply, or with an [`RpcError`] whose
 //!   [`may_have_executed`](RpcError::may_have_executed) says whether it is safe to ask again. A
 //!   method may answer with a stream of messages: [`RpcStream`].
 //! - [`EventLoops`] are the threads below; a provider and many channels can share one.

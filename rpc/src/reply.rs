@@ -75,8 +75,8 @@ impl ReplySlot {
 
     /// Answers with a message. On any thread, without waiting.
     ///
-    /// Instead of one that is larger than [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) the
-    /// caller gets `RESOURCE_EXHAUSTED`; of a streaming method, `INTERNAL`.
+    /// Instead of one that is larger than [`Limits::max_body_bytes`](crate::Limits::max_body_bytes)
+    /// the caller gets `RESOURCE_EXHAUSTED`; of a streaming method, `INTERNAL`.
     pub fn reply(mut self, message: &impl Message) {
         match self.target.take() {
             Some(Target::Connection(call)) => call.reply(message),
@@ -86,8 +86,8 @@ impl ReplySlot {
         }
     }
 
-    /// Answers with a failure; the caller is told that the call may have taken effect. On any thread,
-    /// without waiting. Of the text 4 KiB travel; the code `OK` becomes `INTERNAL`.
+    /// Answers with a failure; the caller is told that the call may have taken effect. On any
+    /// thread, without waiting. Of the text 4 KiB travel; the code `OK` becomes `INTERNAL`.
     pub fn fail(mut self, error: RpcError) {
         self.finish(error.with_may_have_executed(true));
     }

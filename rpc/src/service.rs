@@ -57,10 +57,10 @@ pub trait Service: Send + Sync + 'static {
     /// Starts one call.
     ///
     /// Runs on the event loop's thread that owns the connection (or on a worker's, see
-    /// [`notify_blocking_service`](crate::RpcProvider::notify_blocking_service)) and must not
-    /// block there. `method` is an index into [`methods`](Service::methods). `args` is a slice of
-    /// the read buffer, still encoded. The answer goes into `reply`, now or later, from any
-    /// thread; dropped without an answer, as by a panic, it answers `INTERNAL`. Arguments that are no
+    /// [`notify_blocking_service`](crate::RpcProvider::notify_blocking_service)) and must not block
+    /// there. `method` is an index into [`methods`](Service::methods). `args` is a slice of the
+    /// read buffer, still encoded. The answer goes into `reply`, now or later, from any thread;
+    /// dropped without an answer, as by a panic, it answers `INTERNAL`. Arguments that are no
     /// message are for this to refuse, with `INVALID_ARGUMENT`.
     fn call(&self, method: usize, context: RpcContext, args: Bytes, reply: ReplySlot);
 }

@@ -76,7 +76,8 @@ fn resident_bytes() -> usize {
     pages.parse::<usize>().unwrap() * 4096
 }
 
-/// A client that calls one call after the other for as long as it lives, on a connection of its own.
+/// A client that calls one call after the other for as long as it lives, on a connection of its
+/// own.
 struct Bystander {
     leave: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,

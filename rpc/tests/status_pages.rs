@@ -281,8 +281,8 @@ fn drain(mut handle: ProviderHandle) -> thread::JoinHandle<()> {
     thread::spawn(move || assert!(handle.drain(LONG)))
 }
 
-/// A service with so many methods that its metrics do not fit what the systems hold between a server
-/// and a visitor.
+/// A service with so many methods that its metrics do not fit what the systems hold between a
+/// server and a visitor.
 struct Wide(&'static [&'static str]);
 
 impl Wide {

@@ -32,8 +32,8 @@ const SERVICE_NAME_BYTES_MAX: usize = 256;
 /// Says from any thread how a provider and its services are. Clones are handles on the same.
 ///
 /// Everything is [`Serving`](ServingStatus::Serving) until something else is set, and
-/// [`NotServing`](ServingStatus::NotServing) once its server drains. Setting a status tells callers;
-/// it refuses no call.
+/// [`NotServing`](ServingStatus::NotServing) once its server drains. Setting a status tells
+/// callers; it refuses no call.
 #[derive(Clone, Default)]
 pub struct HealthHandle {
     hub: Arc<Hub>,

@@ -2,9 +2,9 @@
 //! ([`Reflection`](REFLECTION)).
 //!
 //! A provider serves them after
-//! [`notify_builtin_services`](crate::RpcProvider::notify_builtin_services), and says how it is with
-//! a [`HealthHandle`]. Their messages and methods are public, so that a client needs no generated
-//! code:
+//! [`notify_builtin_services`](crate::RpcProvider::notify_builtin_services), and says how it is
+//! with a [`HealthHandle`]. Their messages and methods are public, so that a client needs no
+//! generated code:
 //!
 //! ```no_run
 //! use rpc::builtin::{LIST_SERVICES, ListServicesReply, ListServicesRequest};

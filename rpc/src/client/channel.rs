@@ -29,9 +29,9 @@ use crate::service::MethodDescriptor;
 /// A clone is another handle on the same connections. Every call ends: with a reply, or with an
 /// [`RpcError`] that says whether a handler may have seen it; only streams without a deadline may
 /// go on for as long as the server answers its pings. A call whose bytes may have reached a server
-/// is never sent again by the channel, unless its [`RetryPolicy`](crate::RetryPolicy) and the call's
-/// controller say that it may. When the last clone is dropped the connections are closed and calls
-/// that are still under way end with `CANCELLED`.
+/// is never sent again by the channel, unless its [`RetryPolicy`](crate::RetryPolicy) and the
+/// call's controller say that it may. When the last clone is dropped the connections are closed and
+/// calls that are still under way end with `CANCELLED`.
 ///
 /// A channel connects when it is used, waits for that at most `connect_timeout`, and after a
 /// failure lets calls fail at once until its backoff has passed; the next call then tries again.
@@ -167,8 +167,8 @@ impl RpcChannel {
 
     // ---- unary calls
 
-    /// Calls a method and waits for its end, at most for the call's timeout. Any number of threads may
-    /// do so at once.
+    /// Calls a method and waits for its end, at most for the call's timeout. Any number of threads
+    /// may do so at once.
     ///
     /// # Errors
     /// Whatever the server answered; `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE`;

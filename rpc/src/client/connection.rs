@@ -6,7 +6,8 @@
 //!  calls ended ◄── deliver ◄── input ◄── socket ◄── server
 //! ```
 //!
-//! A connection that the server asked to leave (GOAWAY) begins no more calls; those under way go on.
+//! A connection that the server asked to leave (GOAWAY) begins no more calls; those under way go
+//! on.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;

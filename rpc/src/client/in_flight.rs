@@ -41,7 +41,8 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Adds a call. Its id is above all that were added before. Without a deadline it never expires.
+    /// Adds a call. Its id is above all that were added before. Without a deadline it never
+    /// expires.
     pub(super) fn insert(&mut self, id: u64, pending: Pending, deadline: Option<Instant>) {
         if let Some(deadline) = deadline {
             self.clean_deadlines();

@@ -44,8 +44,8 @@ impl Backoff {
 /// A call that failed with `UNAVAILABLE` is repeated if it was certainly not executed, or if its
 /// controller says that it may be executed twice
 /// ([`set_idempotent`](crate::RpcController::set_idempotent)); one that was refused with
-/// `RESOURCE_EXHAUSTED` too. Streams are repeated until their first item has come. All of it happens
-/// within the call's own deadline.
+/// `RESOURCE_EXHAUSTED` too. Streams are repeated until their first item has come. All of it
+/// happens within the call's own deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// How often a call is tried, the first time included. Trying every address of a channel to
@@ -76,8 +76,8 @@ pub struct ChannelOptions {
     pub default_timeout: Duration,
     /// The time that connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
-    /// The pauses between attempts to connect, by default 50 ms doubling to 2 s. During a pause calls
-    /// fail at once.
+    /// The pauses between attempts to connect, by default 50 ms doubling to 2 s. During a pause
+    /// calls fail at once.
     pub backoff: Backoff,
     /// What the server may make us hold, and the largest arguments that we send.
     pub limits: Limits,

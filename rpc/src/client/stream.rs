@@ -166,7 +166,8 @@ pub(super) fn malformed(what: &str, method: &MethodDescriptor, error: &DecodeErr
 /// returns `INTERNAL` instead of waiting; the stream goes on.
 ///
 /// What the server sends ahead is bounded by
-/// [`ChannelOptions::stream_credit_bytes`](crate::ChannelOptions::stream_credit_bytes) and one item.
+/// [`ChannelOptions::stream_credit_bytes`](crate::ChannelOptions::stream_credit_bytes) and one
+/// item.
 pub struct RpcStream<R> {
     buffer: Arc<Buffer>,
     controller: RpcController,

@@ -8,8 +8,8 @@ const CUTS_MAX: usize = 32;
 /// Takes `data` as all bytes that have arrived on a connection of HTTP.
 ///
 /// Whatever a part of them is judged to be, all of them are; nobody waits beyond the longest head,
-/// nor for bytes behind the empty line. A request names a path in printable ASCII that was sent like
-/// that, an error has the status of one, and a request is told from a frame by its start.
+/// nor for bytes behind the empty line. A request names a path in printable ASCII that was sent
+/// like that, an error has the status of one, and a request is told from a frame by its start.
 ///
 /// # Panics
 /// When one of that does not hold.

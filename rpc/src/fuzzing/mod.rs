@@ -1,8 +1,10 @@
-//! What must hold whatever bytes a peer sends: one function a decoder, which panics when it does not.
+//! What must hold whatever bytes a peer sends: one function a decoder, which panics when it does
+//! not.
 //!
 //! The targets in `fuzz/` call these with made-up bytes, and the tests below with the bytes that
 //! were found to take different ways (`fuzz/corpus/`). How to run it and what came out:
-//! `docs/fuzzing.md`. Compiled for tests, and with the feature `fuzzing`; no part of the public API.
+//! `docs/fuzzing.md`. Compiled for tests, and with the feature `fuzzing`; no part of the public
+//! API.
 
 mod frames;
 mod headers;

@@ -7,7 +7,8 @@ use super::sync::{Mutex, MutexGuard};
 /// Something that many threads change and one source, the taker, looks after.
 ///
 /// The taker is told of changes, once for all between two of its looks, until it goes. Who changes
-/// something sees under the same lock whether it has gone: nothing is left to one who will not come.
+/// something sees under the same lock whether it has gone: nothing is left to one who will not
+/// come.
 pub(crate) struct Tray<T> {
     inner: Mutex<Inner<T>>,
 }

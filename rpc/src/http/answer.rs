@@ -39,7 +39,8 @@ impl Answer {
         Answer::text(status, &format!("{status} {}: {reason}", phrase(status)))
     }
 
-    /// The bytes of the answer; without the body, but with its length, if only the head was asked for.
+    /// The bytes of the answer; without the body, but with its length, if only the head was asked
+    /// for.
     pub(crate) fn encode(&self, head_only: bool) -> Vec<u8> {
         let (status, content_type, length) = (self.status, self.content_type, self.body.len());
         let allow = if status == 405 {

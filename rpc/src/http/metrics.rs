@@ -7,8 +7,8 @@ use super::escape::Label;
 use crate::error::Code;
 use crate::stats::{LatencyHistogram, MethodStats, ServerStats};
 
-/// The edges of the latency histogram: 1.024 us doubled so often. From 16 us to 17 s, each twice the
-/// one before; they are edges of buckets, so the counts are exact.
+/// The edges of the latency histogram: 1.024 us doubled so often. From 16 us to 17 s, each twice
+/// the one before; they are edges of buckets, so the counts are exact.
 const DOUBLINGS: std::ops::RangeInclusive<usize> = 4..=24;
 
 /// All metrics of a server.

@@ -5,9 +5,8 @@
 //! ```
 //!
 //! All of it is a function of its inputs; sockets are elsewhere: in the server's connections, where
-//! the status pages share the port with the calls, and in `server/status_port.rs` where they have their
-//! own.
-//! One request a connection, `GET` and `HEAD` only, no bodies, at most 8 KiB of head.
+//! the status pages share the port with the calls, and in `server/status_port.rs` where they have
+//! their own. One request a connection, `GET` and `HEAD` only, no bodies, at most 8 KiB of head.
 
 mod answer;
 mod escape;
@@ -25,9 +24,9 @@ pub(crate) use request::{Parsed, parse};
 /// Whether a connection that begins with these bytes speaks HTTP; `None`: too few to tell.
 ///
 /// No valid frame begins like this. As a frame, `G` (0x47) or `H` (0x48) is the size of a header of
-/// 71 or 72 bytes, whose first byte `E` (0x45) says: field 8, as a number of 32 bits. Field 8 is the
-/// call's metadata, which is never a number; and a caller that follows `docs/wire.md`, as well as
-/// the C++ original, begins with field 1 (0x0a).
+/// 71 or 72 bytes, whose first byte `E` (0x45) says: field 8, as a number of 32 bits. Field 8 is
+/// the call's metadata, which is never a number; and a caller that follows `docs/wire.md`, as well
+/// as the C++ original, begins with field 1 (0x0a).
 pub(crate) fn is_http(start: &[u8]) -> Option<bool> {
     let begins_like = |word: &[u8; 4]| {
         let len = start.len().min(word.len());

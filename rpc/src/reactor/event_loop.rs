@@ -109,7 +109,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Asks for another `on_ready`, after the other sources had theirs. Asking twice is asking once.
+    /// Asks for another `on_ready`, after the other sources had theirs. Asking twice is asking
+    /// once.
     pub(crate) fn again(&mut self) {
         if !std::mem::replace(self.again_asked, true) {
             self.again.push(self.id);
@@ -281,7 +282,8 @@ impl EventLoop {
         match polled {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Not a state that poll documents for a valid descriptor; the pause keeps it from spinning.
+            // Not a state that poll documents for a valid descriptor; the pause keeps it from
+            // spinning.
             Err(error) => {
                 tracing::error!(%error, "poll failed");
                 thread::sleep(Duration::from_millis(10));

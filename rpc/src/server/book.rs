@@ -200,8 +200,9 @@ impl Book {
         }
     }
 
-    /// Leaves a callback, which is forgotten some time after what it is about. What comes back is to be run at once (with [`Asked::Canceled`]) or dropped;
-    /// otherwise the flag tells whether the connection must set its alarm earlier.
+    /// Leaves a callback, which is forgotten some time after what it is about. What comes back is to
+    /// be run at once (with [`Asked::Canceled`]) or dropped; otherwise the flag tells whether the
+    /// connection must set its alarm earlier.
     pub(super) fn on_cancel(
         &self,
         call: &Call,

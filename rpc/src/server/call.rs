@@ -133,7 +133,8 @@ impl Call {
         self.is_expired() || path.is_some_and(|path| path.is_canceled(self))
     }
 
-    /// As [`is_canceled`](Call::is_canceled), for one who asks once: the call stays out of the book.
+    /// As [`is_canceled`](Call::is_canceled), for one who asks once: the call stays out of the
+    /// book.
     pub(super) fn was_canceled(&self) -> bool {
         let path = self.path.as_ref();
         path.is_some_and(|path| path.book.was_canceled(self.request_id))

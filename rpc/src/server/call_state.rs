@@ -1,4 +1,5 @@
-//! [`CallState`]: how far a call is, between the threads that ask about it and the one that answers.
+//! [`CallState`]: how far a call is, between the threads that ask about it and the one that
+//! answers.
 
 use super::sync::atomic::{AtomicU64, Ordering};
 

@@ -385,7 +385,8 @@ impl ProviderHandle {
         self.server.addr
     }
 
-    /// The address of the [status pages](ProviderOptions::status_addr), if they have one of their own.
+    /// The address of the [status pages](ProviderOptions::status_addr), if they have one of their
+    /// own.
     #[must_use]
     pub fn status_addr(&self) -> Option<SocketAddr> {
         self.status.as_ref().map(StatusPort::addr)

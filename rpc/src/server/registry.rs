@@ -472,7 +472,8 @@ impl Drop for Arrival {
     }
 }
 
-/// Tells the server that a connection's socket is closed: declared after it, and so dropped after it.
+/// Tells the server that a connection's socket is closed: declared after it, and so dropped after
+/// it.
 pub(super) struct Membership {
     server: Arc<ServerShared>,
     /// The connection's key in the server's list.

@@ -1,7 +1,7 @@
 //! [`StatusPort`]: the status pages on a port of their own, as plain HTTP.
 //!
-//! It outlives the drain of its server, so that a load balancer may ask how it is until the end, and
-//! answers when the server has all the connections that it may have.
+//! It outlives the drain of its server, so that a load balancer may ask how it is until the end,
+//! and answers when the server has all the connections that it may have.
 //!
 //! ```text
 //!  Door ── accepts ──► Visit: head arrives ──► answer leaves ──► the peer closes

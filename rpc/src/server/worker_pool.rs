@@ -19,8 +19,8 @@ use crate::stats::WorkerQueue;
 pub struct WorkerPoolOptions {
     /// How many calls run at once; at least one.
     pub threads: usize,
-    /// How many calls wait for a thread; further ones are refused with `RESOURCE_EXHAUSTED`. 0: none,
-    /// a call is refused unless a thread is free.
+    /// How many calls wait for a thread; further ones are refused with `RESOURCE_EXHAUSTED`. 0:
+    /// none, a call is refused unless a thread is free.
     pub queue: usize,
 }
 

@@ -12,8 +12,8 @@
 //! store, without a locked instruction, and no two threads write to one cache line at a time. Calls
 //! are recorded when their replies are collected for sending, in runs: consecutive replies of the
 //! same method and code to requests that arrived together are one record, and one clock reading
-//! serves all connections that are flushed in a turn. A call whose connection has gone ends unseen by any loop; such strays are rare,
-//! and counted under a lock.
+//! serves all connections that are flushed in a turn. A call whose connection has gone ends unseen
+//! by any loop; such strays are rare, and counted under a lock.
 //!
 //! Memory is fixed when the provider starts: about [`histogram::BUCKETS`] * 8 bytes for each method
 //! and loop, and once more for the strays.

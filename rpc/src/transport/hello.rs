@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Two bytes tell them apart: TLS begins with `16 03` (a handshake record, of any version). As a
-//! request that would be a header of 22 bytes that begins with the tag 3, and protobuf has no field 0.
+//! request that would be a header of 22 bytes that begins with the tag 3, and protobuf has no field
+//! 0.
 
 /// The first two bytes of a TLS client.
 const CLIENT_HELLO: [u8; 2] = [0x16, 0x03];

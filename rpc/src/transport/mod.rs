@@ -9,11 +9,12 @@
 //! Both are non-blocking and edge-triggered: a read or a write that cannot go on says `WouldBlock`,
 //! and the socket reports when it can. Three things are different over TLS, and whoever uses a
 //! transport asks for them: a short read does not mean that nothing more has arrived
-//! ([`a_short_read_drains`](Transport::a_short_read_drains)), bytes that were taken may still have to
-//! leave ([`has_unsent`](Transport::has_unsent)), and nothing can be written before the handshake is
-//! over ([`is_handshaking`](Transport::is_handshaking)).
+//! ([`a_short_read_drains`](Transport::a_short_read_drains)), bytes that were taken may still have
+//! to leave ([`has_unsent`](Transport::has_unsent)), and nothing can be written before the
+//! handshake is over ([`is_handshaking`](Transport::is_handshaking)).
 //!
-//! Without the cargo feature `tls` there is TCP only: [`TlsServer`] and [`TlsClient`] have no values.
+//! Without the cargo feature `tls` there is TCP only: [`TlsServer`] and [`TlsClient`] have no
+//! values.
 
 #![cfg_attr(
     not(feature = "tls"),
@@ -167,8 +168,9 @@ impl Transport {
         self.socket_mut().read(scratch)
     }
 
-    /// Whether the peer ended the connection for what our certificate is, or because we showed none.
-    /// With TLS 1.3 it says so only after our side's handshake is over. It has listened to nothing.
+    /// Whether the peer ended the connection for what our certificate is, or because we showed
+    /// none. With TLS 1.3 it says so only after our side's handshake is over. It has listened to
+    /// nothing.
     pub(crate) fn was_turned_away(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
@@ -198,8 +200,8 @@ impl Transport {
 }
 
 impl Read for Transport {
-    /// As a socket's. `InvalidData`: the peer broke the rules of TLS, or speaks none; it was told so
-    /// as far as it can understand, and what it still sends can only be
+    /// As a socket's. `InvalidData`: the peer broke the rules of TLS, or speaks none; it was told
+    /// so as far as it can understand, and what it still sends can only be
     /// [discarded](Transport::discard). `Interrupted`: try again, but let others have their turn.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -20,7 +20,8 @@ use super::pool;
 /// From this many missing bytes on, a frame is read straight into its buffer.
 const DIRECT_BYTES_MIN: usize = 16 << 10;
 
-/// The most room that is made ahead of bytes that have not arrived, unless more has arrived already.
+/// The most room that is made ahead of bytes that have not arrived, unless more has arrived
+/// already.
 const ROOM_BYTES: usize = 64 << 10;
 
 /// Room for what follows a large frame: its successor's header, so that its size is known. A read

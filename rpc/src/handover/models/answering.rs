@@ -1,7 +1,8 @@
-//! A call's answer against those who ask whether it is still wanted, and against its connection's end.
+//! A call's answer against those who ask whether it is still wanted, and against its connection's
+//! end.
 //!
-//! That a call has one answer needs no model: `Done` and `ReplySlot` are moved into it. What remains
-//! is the book, where handlers, the one who answers and the connection meet.
+//! That a call has one answer needs no model: `Done` and `ReplySlot` are moved into it. What
+//! remains is the book, where handlers, the one who answers and the connection meet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
 //! The code in [`handover`](super), compiled for loom and run in every order of its threads' steps.
 //!
-//! Every order with up to [`PREEMPTIONS_MAX`] preemptions, that is: switches away from a thread that
-//! could have gone on (others are free). A model in which all threads wait is a failure of its own:
-//! that is how a lost wake shows.
+//! Every order with up to [`PREEMPTIONS_MAX`] preemptions, that is: switches away from a thread
+//! that could have gone on (others are free). A model in which all threads wait is a failure of its
+//! own: that is how a lost wake shows.
 
 mod answering;
 mod handing;

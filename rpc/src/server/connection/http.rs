@@ -1,5 +1,5 @@
-//! The status pages on the port of the calls: a connection that begins with `GET` or `HEAD` gets one
-//! answer, and then ends.
+//! The status pages on the port of the calls: a connection that begins with `GET` or `HEAD` gets
+//! one answer, and then ends.
 
 use super::Connection;
 use crate::http::{exchange, is_http, refusal};

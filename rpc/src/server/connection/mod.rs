@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Being paused means not reading: TCP then holds the caller back. This file moves bytes;
-//! [`dispatch`] knows what frames mean, [`http`] what is no frame, [`ending`] how connections end, [`timeouts`] when.
+//! [`dispatch`] knows what frames mean, [`http`] what is no frame, [`ending`] how connections end,
+//! [`timeouts`] when.
 
 mod dispatch;
 mod ending;
@@ -90,7 +91,8 @@ pub(super) struct Connection {
     dialect: Dialect,
     /// Of a peer that speaks HTTP; without one it is turned away.
     visit: Option<VisitSlot>,
-    /// What a legacy caller's reply could not say: ends the connection once what came before is sent.
+    /// What a legacy caller's reply could not say: ends the connection once what came before is
+    /// sent.
     legacy_failure: Option<RpcError>,
     /// Calls begun and not answered; an answer that waits for its turn is none yet.
     in_flight: usize,

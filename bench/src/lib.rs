@@ -1,9 +1,10 @@
-//! What the two programs share. They measure side by side, in the same run on the same machine:
+//! What the programs share. The first two measure side by side, in the same run on the same machine:
 //!
 //! | program | measures | beside |
 //! |---|---|---|
 //! | `bench_rpc` | calls through a generated stub | a bare mio echo of frames ([`bare`]), tonic and tarpc (`bench_peers`) |
 //! | `bench_store` | puts and gets through a clerk | one record appended and synced ([`disk`]) |
+//! | `bench_connections` | memory of a server with idle connections, and how it refuses one too many ([`idle`]) | the same server without them |
 //!
 //! ```text
 //!   load (rpc_load, bare::client, store_load) ──► Recorder ──► Latency ──► table, JSON

@@ -177,6 +177,7 @@ impl KvServer {
         let provider = provider
             .notify_service(RaftRpcService::new(Arc::new(raft_service)))
             .and_then(|()| provider.notify_service(KvServerRpcService::new(Arc::new(kv_service))))
+            .and_then(|()| provider.notify_builtin_services())
             .and_then(|()| provider.start(listen))
             .map_err(|error| StartError::Provider { error })?;
 

@@ -203,7 +203,7 @@ impl RpcController {
     }
 
     /// Forgets how the last call went, so that another can begin. What was set for calls stays:
-    /// timeout, deadline, metadata, trace.
+    /// timeout, deadline, metadata, trace, and whether they are idempotent.
     pub fn reset(&mut self) {
         let mut state = self.state.lock();
         state.error = None;

@@ -94,8 +94,9 @@ pub struct FinishedCall<'a> {
 /// Given to a channel in its options.
 /// Both methods run on the threads of the calls and must not block.
 pub trait ClientInterceptor: Send + Sync + 'static {
-    /// Before the call is sent, on the caller's thread, in the order of the list; once for each
-    /// attempt.
+    /// Before the call is sent, in the order of the list; once for each attempt. The first attempt
+    /// is made on the caller's thread, a repeated one on the event loop's, or on that of a blocking
+    /// caller who is alone and saw the one before fail.
     ///
     /// # Errors
     /// An error ends the call with it; nothing is sent.

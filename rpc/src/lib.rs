@@ -22,6 +22,9 @@
 //!   [`may_have_executed`](RpcError::may_have_executed) says whether it is safe to ask again. A
 //!   method may answer with a stream of messages: [`RpcStream`].
 //! - [`EventLoops`] are the threads below; a provider and many channels can share one.
+//! - [`interceptors`] are put around every call, on either side: an access log, tokens, limits by
+//!   method, metrics, and whatever implements [`ServerInterceptor`] or [`ClientInterceptor`].
+//! - TLS, mutual if asked: [`TlsServer`] in a provider's options, [`TlsClient`] in a channel's.
 //! - A running provider counts what it does ([`ProviderHandle::stats`]), shows it over HTTP
 //!   ([`ProviderOptions::status_addr`]), and says how it is and what it offers ([`builtin`]).
 //!
@@ -88,7 +91,7 @@
 //!
 //! Bounds: [`Limits`] for what a peer may make us hold, [`ChannelOptions`] and
 //! [`WorkerPoolOptions`] for queues of our own. The bytes on the wire: `docs/wire.md`. To read the
-//! code, begin with `wire/frame.rs`, then `reactor/mod.rs`, `server/connection.rs` and
+//! code, begin with `wire/frame.rs`, then `reactor/mod.rs`, `server/connection/mod.rs` and
 //! `client/driver.rs`.
 
 pub mod builtin;

@@ -53,7 +53,8 @@ impl ReplySlot {
 
     /// The slot of a streaming method whose items go to `on_item` and whose end goes to `on_end`,
     /// for tests of a [`Service`](crate::Service) and for calls inside a process. There is always
-    /// room for another item.
+    /// room for another item. `on_item` runs on the thread that sends, under a lock, so it must not
+    /// send on the stream itself: it would wait for ever.
     pub fn detached_stream(
         on_item: impl FnMut(Bytes) + Send + 'static,
         on_end: impl FnOnce(Result<(), RpcError>) + Send + 'static,

@@ -14,9 +14,9 @@ use crate::wire::Limits;
 /// random part of up to a half, so that many clients of one server do not come back at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The pause after the first failure.
+    /// The pause after the first failure. By default 50 ms.
     pub min: Duration,
-    /// The longest pause.
+    /// The longest pause. By default two seconds.
     pub max: Duration,
 }
 
@@ -49,10 +49,10 @@ impl Backoff {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// How often a call is tried, the first time included. Trying every address of a channel to
-    /// several counts as once.
+    /// several counts as once. By default 3.
     pub max_attempts: u32,
     /// The pauses between two attempts. A pause lasts at least until a server that is down may be
-    /// tried again.
+    /// tried again. By default as between attempts to connect: 50 ms doubling to 2 s.
     pub backoff: Backoff,
 }
 
@@ -74,7 +74,7 @@ pub struct ChannelOptions {
     /// The time that a call may take whose controller does not say; by default ten seconds. Streams
     /// have none.
     pub default_timeout: Duration,
-    /// The time that connecting may take, the TLS handshake included.
+    /// The time that connecting may take, the TLS handshake included. By default three seconds.
     pub connect_timeout: Duration,
     /// The pauses between attempts to connect, by default 50 ms doubling to 2 s. During a pause
     /// calls fail at once.
@@ -93,7 +93,7 @@ pub struct ChannelOptions {
     /// kernel alone would take minutes to notice a peer that vanished. By default ten seconds.
     pub silence_limit: Duration,
     /// When a quiet connection is asked whether it is alive, and when it is given up: all its calls
-    /// end with `UNAVAILABLE`.
+    /// end with `UNAVAILABLE`. By default after a minute of silence, and 20 seconds later.
     pub keepalive: Keepalive,
     /// What the server may send ahead of a stream's consumer: the items' bytes and 16 for each. One
     /// item may exceed it, so this and the largest item bound a stream's memory. At least 1; by
@@ -102,7 +102,7 @@ pub struct ChannelOptions {
     /// Speaks TLS. A server without it, or without the right certificate, is as good as none: calls
     /// fail with `UNAVAILABLE`. `None` (the default): TCP as it is.
     pub tls: Option<TlsClient>,
-    /// Whether and when failed calls are repeated. `None`: never.
+    /// Whether and when failed calls are repeated. `None` (the default): never.
     pub retry: Option<RetryPolicy>,
     /// What looks at each call, in this order.
     pub interceptors: Vec<Arc<dyn ClientInterceptor>>,

@@ -6,9 +6,9 @@
 //!   server ◄─CREDIT──┴────────────── worth half the window ◄──────────────┘ consumed
 //! ```
 //!
-//! The server may send items while it has credit; each costs its size and [`ITEM_COST`]. Credit is
-//! returned as items are consumed, so what waits for a slow consumer is at most the window and the
-//! item that overdrew it.
+//! The server may send items while it has credit; each costs its size and [`ITEM_CREDIT`]. Credit
+//! is returned as items are consumed, so what waits for a slow consumer is at most the window and
+//! the item that overdrew it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,9 +26,7 @@ use crate::controller::RpcController;
 use crate::error::{Code, RpcError};
 use crate::reactor::on_group;
 use crate::service::MethodDescriptor;
-
-/// What an item costs besides its bytes.
-const ITEM_COST: u64 = 16;
+use crate::stream::ITEM_CREDIT;
 
 /// Smaller items are copied when they are kept: they are slices of buffers that they share with
 /// other replies, which they would keep alive.
@@ -117,7 +115,7 @@ impl StreamCall {
 }
 
 fn cost_of(body: &Bytes) -> u64 {
-    ITEM_COST + body.len() as u64
+    u64::from(ITEM_CREDIT) + body.len() as u64
 }
 
 /// Counts consumed items until they are worth a frame.

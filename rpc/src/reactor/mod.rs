@@ -40,6 +40,9 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_hours(24 * 24);
 /// A provider and any number of channels may share it; a node of a cluster runs all its traffic on
 /// one thread that way. A clone is another handle on the same threads; they end when the last one
 /// is dropped.
+///
+/// A loop with nothing to do sleeps. Where work has come soon after lately, it first watches for
+/// some, for at most 50 us, and lets others that want the processor have it meanwhile.
 #[derive(Clone, Debug)]
 pub struct EventLoops {
     shared: Arc<Shared>,

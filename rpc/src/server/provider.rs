@@ -41,7 +41,8 @@ pub struct ProviderOptions {
     pub shutdown_grace: Duration,
     /// What is put around every call, the first of them outermost.
     pub interceptors: Vec<Arc<dyn ServerInterceptor>>,
-    /// How peers that vanished are noticed.
+    /// How peers that vanished are noticed. By default they are asked after a minute of silence,
+    /// and given up 20 seconds later.
     pub keepalive: Keepalive,
     /// When a connection that has had no call under way for so long is told to go. `None` (the
     /// default): never. Legacy callers may be idle for ever, since they take a closed connection
@@ -69,7 +70,7 @@ pub struct ProviderOptions {
     /// it speaks none. Either way a caller of the wrong sort is told so, if it can understand it.
     pub tls: Option<TlsServer>,
     /// The time that a TLS handshake may take, counted from when the connection is accepted; then
-    /// the connection is closed.
+    /// the connection is closed. By default ten seconds.
     pub handshake_timeout: Duration,
     /// How long [`StreamSender::send`](crate::StreamSender::send) waits for a caller that takes no
     /// item, or for a connection that its peer does not read from. Then the stream is closed, and its
@@ -153,7 +154,7 @@ pub enum ProviderError {
         source: io::Error,
     },
     /// The system gave no thread or no descriptor.
-    #[error("cannot start a thread")]
+    #[error("the system gives no thread or descriptor")]
     Start(#[source] io::Error),
 }
 
@@ -392,7 +393,8 @@ impl ProviderHandle {
         self.status.as_ref().map(StatusPort::addr)
     }
 
-    /// How many connections are open. Any thread; so are the other counts.
+    /// How many connections are open: accepted and not closed, visitors of the status pages on the
+    /// same port included. Any thread; so are the other counts.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.server.connections()
@@ -434,9 +436,11 @@ impl ProviderHandle {
     /// until all are answered, but no longer than `timeout`; then every connection is closed.
     /// Legacy callers cannot be asked: each has the call that it has begun answered, and no other.
     ///
-    /// Returns when all of that is done; `true`: no call was cut off. On an event loop's own thread
-    /// it cannot wait, so it returns `false` at once there and the rest happens by itself. The
-    /// second time there is nothing left to do.
+    /// Returns when all of that is done; `true`: no call was cut off. That is soon after `timeout`
+    /// at the latest, unless a handler blocks an event loop: that is waited for five seconds more,
+    /// then its connections stay open, and it returns `false`. A status port of its own may take as
+    /// long again. On an event loop's own thread it cannot wait, so it returns `false` at once
+    /// there and the rest happens by itself. The second time there is nothing left to do.
     pub fn drain(&mut self, timeout: Duration) -> bool {
         if std::mem::replace(&mut self.down, true) {
             return self.server.cut_off() == 0;

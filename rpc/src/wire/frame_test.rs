@@ -69,7 +69,7 @@ fn decode_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Vec<(u64, u32, Bytes
 }
 
 proptest! {
-    /// Original's defect 8: a request in two reads, two requests in one read.
+    /// The original lost these: a request in two reads, two requests in one read.
     #[test]
     fn requests_survive_any_cut(
         calls in prop::collection::vec((any::<Vec<u8>>(), any::<u64>(), any::<u32>()), 1..8),

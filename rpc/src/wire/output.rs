@@ -232,7 +232,7 @@ mod tests {
         assert_eq!((sink.writes, &sink.bytes[..]), (2, &b"onetwo"[..]));
     }
 
-    /// Original's defect 16: a partial write loses nothing.
+    /// A partial write loses nothing; the original's did.
     #[test]
     #[expect(clippy::cast_possible_truncation, reason = "test data")]
     fn a_blocked_write_goes_on_where_it_stopped_and_memory_shrinks_back() {

@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// Failure checklist C4: negative (ten bytes) and eleven-byte varints, values above 32 bits.
+    /// Negative (ten bytes) and eleven-byte varints, values above 32 bits.
     #[test]
     fn varints_that_do_not_fit_32_bits_are_malformed() {
         let negative = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];

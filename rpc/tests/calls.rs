@@ -92,7 +92,7 @@ fn replies_come_in_any_order() {
     }
 }
 
-/// Original's defect 9: threads that share a connection mix their replies up.
+/// In the original, threads that share a connection mix their replies up.
 #[test]
 fn eight_threads_share_a_channel() {
     let server = serve();
@@ -168,7 +168,7 @@ fn callbacks_may_call_again_and_run_on_the_loop() {
     );
 }
 
-/// The original's defect 16: method and service not found -> silence.
+/// The original is silent about a method or service that it does not have.
 #[test]
 fn an_unknown_service_or_method_is_told_what_exists() {
     static NO_SERVICE: MethodDescriptor = MethodDescriptor {

@@ -21,7 +21,6 @@ fn limited(limits: Limits) -> ProviderOptions {
     }
 }
 
-/// Failure checklist C4.
 #[test]
 fn broken_frames_close_their_connection_and_disturb_nobody() {
     let server = serve();
@@ -82,7 +81,7 @@ fn unknown_fields_and_trailing_bytes_of_a_header_are_skipped() {
     assert_eq!((reply.request_id, reply.body), (7, args));
 }
 
-/// Failure checklist C5: slow senders, one byte at a time.
+/// Slow senders, one byte at a time.
 #[test]
 fn slow_senders_hold_up_nobody() {
     let server = serve();
@@ -119,7 +118,7 @@ fn announced_bodies_that_never_come_cost_nothing() {
     );
 }
 
-/// Failure checklist C7: a client that never reads its replies.
+/// A client that never reads its replies.
 #[test]
 fn a_client_that_never_reads_is_not_read_from() {
     let limits = Limits {

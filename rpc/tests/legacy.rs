@@ -196,7 +196,7 @@ fn the_captured_friend_request_is_answered_with_the_captured_bytes() {
     }
 }
 
-/// Original's defect 8: the second request of a segment was lost.
+/// The original lost the second request of a segment.
 #[test]
 fn two_requests_in_one_segment_are_both_answered() {
     let (handle, seen) = start();
@@ -206,7 +206,7 @@ fn two_requests_in_one_segment_are_both_answered() {
     assert_eq!(seen.try_iter().count(), 1);
 }
 
-/// Original's defect 8: a request that came in pieces was lost.
+/// The original lost a request that came in pieces.
 #[test]
 fn a_request_may_come_byte_by_byte() {
     let (handle, _seen) = start();

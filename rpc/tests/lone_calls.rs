@@ -8,7 +8,7 @@
 mod common;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use rpc::{ChannelOptions, Code, ProviderOptions, RpcChannel, RpcController};
@@ -110,7 +110,9 @@ fn a_channel_is_dropped_while_its_connection_is_lent() {
     for _ in 0..20 {
         lone_calls(&server.channel());
     }
+    let begun = Instant::now();
     while server.handle.connections() > 0 {
+        assert!(begun.elapsed() < LONG, "a connection outlives its channel");
         thread::yield_now();
     }
 }

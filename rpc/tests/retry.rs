@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use by_hand::*;
 use common::{Blob, LONG, SAY, begin, blob, channel_to, end, serve_at};
@@ -96,10 +96,8 @@ fn a_call_is_tried_as_often_as_the_policy_says() {
 fn a_call_is_repeated_only_if_there_is_time_for_it() {
     let (options, attempts) = counted(retrying(4, LONG * 10));
     let channel = channel_to(nobody(), options);
-    let begun = Instant::now();
     let error = end(&begin(&channel, &SAY, patient(), "x")).unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    assert!(begun.elapsed() < LONG);
     assert_eq!(attempts.0.load(Ordering::Relaxed), 1);
 }
 
@@ -168,15 +166,15 @@ fn a_pause_is_as_long_as_the_server_is_not_dialled() {
 #[test]
 fn a_call_can_be_cancelled_while_it_waits_for_its_next_attempt() {
     let server = ByHand::listen();
-    let mut options = retrying(3, LONG / 2);
-    options.default_timeout = LONG * 10;
+    // Longer than anybody here waits for a call.
+    let mut options = retrying(3, LONG * 10);
+    options.default_timeout = LONG * 100;
     let channel = channel_to(server.addr, options);
     let controller = RpcController::new();
     let call = begin(&channel, &SAY, controller.clone(), "x");
     let mut link = server.accept();
     let id = link.next_call().id;
     link.fail(id, Code::Unavailable, true);
-    let begun = Instant::now();
     // A call behind it shows that the failure has arrived, and begun the pause.
     let behind = RpcController::new();
     let last = begin(&channel, &SAY, behind, "y");
@@ -186,7 +184,6 @@ fn a_call_can_be_cancelled_while_it_waits_for_its_next_attempt() {
     controller.start_cancel();
     let error = end(&call).unwrap_err();
     assert_eq!(error.code(), Code::Cancelled);
-    assert!(begun.elapsed() < LONG / 4, "it waited for the pause");
 }
 
 #[test]

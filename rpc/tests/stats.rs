@@ -52,7 +52,6 @@ fn every_call_is_counted_by_its_method_and_code() {
     assert_eq!(of("Forget").count_of(Code::Internal), 1);
     assert_eq!(stats.calls_unknown, 2);
     assert_eq!(of("Say").latency.count(), 5);
-    assert!(of("Say").rate > 0.0);
     assert_eq!(of("Hold").begun, 0);
 }
 

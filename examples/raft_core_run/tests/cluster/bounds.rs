@@ -152,7 +152,7 @@ fn an_idle_cluster_rests() {
     let share = || {
         let (begun, before) = (Instant::now(), used());
         thread::sleep(WATCHED); // what is measured is this time
-        let share = (used() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+        let share = used().saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64();
         println!(
             "three idle nodes use {:.1} % of a core in all",
             share * 100.0

@@ -37,6 +37,10 @@ pub(super) struct Timeouts {
 
 /// What else counts when the clock is looked at.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not one state"
+)]
 pub(super) struct Situation {
     pub(super) dialect: Dialect,
     /// The peer can be heard: it may send, and is read from.

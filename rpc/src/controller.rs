@@ -131,9 +131,9 @@ impl RpcController {
         self.state.lock().deadline = Some(deadline);
     }
 
-    /// Sets what travels with later calls under `key`, in place of an earlier value. All of it has to
-    /// fit into a header ([`Limits::max_header_bytes`](crate::Limits::max_header_bytes)), in at most
-    /// 128 entries; a call with more fails with `INVALID_ARGUMENT`.
+    /// Sets what travels with later calls under `key`, in place of an earlier value. All of it has
+    /// to fit into a header ([`Limits::max_header_bytes`](crate::Limits::max_header_bytes)), in at
+    /// most 128 entries; a call with more fails with `INVALID_ARGUMENT`.
     pub fn set_metadata(&self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         self.state.lock().metadata.insert(key, value);
     }

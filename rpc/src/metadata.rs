@@ -11,8 +11,8 @@ use crate::wire::{bytes_field_len, put_bytes_field, put_varint, varint_len};
 ///
 /// Interceptors and handlers read and add them. Keys compare byte by byte; by convention they are
 /// lower-case. All of it has to fit into the header, so it is bounded by
-/// [`Limits::max_header_bytes`](crate::Limits::max_header_bytes), and to 128 entries. Legacy callers
-/// send and get none.
+/// [`Limits::max_header_bytes`](crate::Limits::max_header_bytes), and to 128 entries. Legacy
+/// callers send and get none.
 ///
 /// ```
 /// let mut metadata = rpc::Metadata::new();

@@ -99,8 +99,8 @@ impl<T: Message> StreamSender<T> {
     }
 
     /// Sends an item, and waits while the caller takes none, up to
-    /// [`ProviderOptions::stream_stall_timeout`](crate::ProviderOptions::stream_stall_timeout); then
-    /// it closes the stream. On an event loop's thread, which must not wait, it returns
+    /// [`ProviderOptions::stream_stall_timeout`](crate::ProviderOptions::stream_stall_timeout);
+    /// then it closes the stream. On an event loop's thread, which must not wait, it returns
     /// [`StreamError::WouldBlock`] instead.
     ///
     /// # Errors

@@ -54,8 +54,8 @@ pub(super) struct Book {
     early: AtomicUsize,
 }
 
-/// Names an entry: by the call's id, and, because a careless caller may use one for several calls at
-/// a time, by the entry's number. What the caller says of an id concerns all of them.
+/// Names an entry: by the call's id, and, because a careless caller may use one for several calls
+/// at a time, by the entry's number. What the caller says of an id concerns all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     id: u64,
@@ -200,9 +200,9 @@ impl Book {
         }
     }
 
-    /// Leaves a callback, which is forgotten some time after what it is about. What comes back is to
-    /// be run at once (with [`Asked::Canceled`]) or dropped; otherwise the flag tells whether the
-    /// connection must set its alarm earlier.
+    /// Leaves a callback, which is forgotten some time after what it is about. What comes back is
+    /// to be run at once (with [`Asked::Canceled`]) or dropped; otherwise the flag tells whether
+    /// the connection must set its alarm earlier.
     pub(super) fn on_cancel(
         &self,
         call: &Call,

@@ -13,7 +13,8 @@ const REPLY_METADATA: u64 = 4;
 /// Where the number of that entry stands, above the flags.
 const ENTRY_SHIFT: u32 = 3;
 
-/// The three flags of a call that threads set while it runs, and which of the book's entries is its.
+/// The three flags of a call that threads set while it runs, and which of the book's entries is
+/// its.
 pub(super) struct CallState(AtomicU64);
 
 /// Whether a call may be entered into the book.

@@ -73,9 +73,9 @@ pub struct ProviderOptions {
     /// the connection is closed. By default ten seconds.
     pub handshake_timeout: Duration,
     /// How long [`StreamSender::send`](crate::StreamSender::send) waits for a caller that takes no
-    /// item, or for a connection that its peer does not read from. Then the stream is closed, and its
-    /// call ends with `RESOURCE_EXHAUSTED`. By default five minutes: a slow reader is no bad one, but
-    /// one that never reads would otherwise hold the handler's thread for ever.
+    /// item, or for a connection that its peer does not read from. Then the stream is closed, and
+    /// its call ends with `RESOURCE_EXHAUSTED`. By default five minutes: a slow reader is no bad
+    /// one, but one that never reads would otherwise hold the handler's thread for ever.
     pub stream_stall_timeout: Duration,
 }
 

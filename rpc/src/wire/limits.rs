@@ -1,7 +1,8 @@
 //! The bounds that hold for whatever a peer sends.
 
-/// Most entries of metadata in one header, either way. An entry of two bytes on the wire takes about
-/// sixty here, for as long as its call runs, so the bound on the header's bytes is not enough.
+/// Most entries of metadata in one header, either way. An entry of two bytes on the wire takes
+/// about sixty here, for as long as its call runs, so the bound on the header's bytes is not
+/// enough.
 pub(crate) const METADATA_ENTRIES_MAX: usize = 128;
 
 /// What one peer may make us hold. All of it is checked before memory is reserved, and memory then

@@ -389,16 +389,17 @@ impl Connection {
     fn deliver(&mut self) -> Result<(), Broken> {
         self.more_replies = false;
         for delivered in 0.. {
-            self.frame_bytes = 0;
-            if self.input.unread().is_empty() {
+            let unread = self.input.unread();
+            // Of a reply whose header was looked at, the body has to arrive before it is again.
+            if unread.is_empty() || unread.len() < self.frame_bytes {
                 break;
             }
+            self.frame_bytes = 0;
             if delivered == FRAMES_PER_TURN {
                 self.more_replies = true;
                 break;
             }
             let limits = &self.shared.options.limits;
-            let unread = self.input.unread();
             let Some(frame) = peek_reply(unread, limits)? else {
                 break;
             };

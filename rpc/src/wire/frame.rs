@@ -50,6 +50,41 @@ pub(crate) enum Peeked<H> {
     Complete(Frame<H>),
 }
 
+/// The frame at the front of a buffer: its header is looked at when it has arrived, and once more
+/// when the body has, however many reads there are between.
+#[derive(Debug, Default)]
+pub(crate) struct FrontFrame {
+    /// Size of the whole frame; 0 while it is unknown.
+    frame_bytes: usize,
+}
+
+impl FrontFrame {
+    /// Size of the whole frame in bytes; 0 while it is unknown.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    /// Looks at the frame at the front of `input`, which has grown, and nothing else, since it was
+    /// `Incomplete` the last time.
+    pub(crate) fn peek<'a, H>(
+        &mut self,
+        input: &'a [u8],
+        peek: impl FnOnce(&'a [u8]) -> Result<Peeked<H>, FrameError>,
+    ) -> Result<Peeked<H>, FrameError> {
+        if input.len() < self.frame_bytes {
+            return Ok(Peeked::Incomplete {
+                frame_bytes: self.frame_bytes,
+            });
+        }
+        let peeked = peek(input)?;
+        self.frame_bytes = match peeked {
+            Peeked::Incomplete { frame_bytes } => frame_bytes,
+            Peeked::Complete(_) => 0,
+        };
+        Ok(peeked)
+    }
+}
+
 /// Looks at the request at the front of `input`.
 pub(crate) fn peek_request<'a>(
     input: &'a [u8],

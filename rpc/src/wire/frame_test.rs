@@ -244,3 +244,38 @@ fn the_originals_put_is_read() {
     );
     assert_eq!((frame.body_start, frame.body_size), (27, 62));
 }
+
+/// A peer may send a large header, and then a body byte by byte.
+#[test]
+fn a_header_is_looked_at_once_before_its_body_is_there_and_once_after() {
+    let limits = Limits::default();
+    let frames = [request(&[7; 1_000], 1, 0), request(b"x", 2, 0)].concat();
+    let first_bytes = frames.len() - request(b"x", 2, 0).len();
+    let mut front = FrontFrame::default();
+    let mut looks = 0;
+    let mut peek = |have: usize| {
+        let peeked = front.peek(&frames[..have], |input| {
+            looks += 1;
+            peek_request(input, &limits)
+        });
+        (peeked.unwrap(), front.bytes(), looks)
+    };
+    let header_bytes = first_bytes - 1_003;
+    for have in 1..header_bytes {
+        let incomplete = Peeked::Incomplete { frame_bytes: 0 };
+        assert_eq!(peek(have), (incomplete, 0, have), "{have} bytes");
+    }
+    for have in header_bytes..first_bytes {
+        let incomplete = Peeked::Incomplete {
+            frame_bytes: first_bytes,
+        };
+        let expected = (incomplete, first_bytes, header_bytes);
+        assert_eq!(peek(have), expected, "{have} bytes");
+    }
+    let (peeked, frame_bytes, looks) = peek(frames.len());
+    assert!(
+        matches!(&peeked, Peeked::Complete(frame) if frame.body_size == 1_003),
+        "{peeked:?}"
+    );
+    assert_eq!((frame_bytes, looks), (0, header_bytes + 1));
+}

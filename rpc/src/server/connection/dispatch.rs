@@ -62,7 +62,6 @@ impl Connection {
         let mut another = false;
         self.more_frames = false;
         for looked_at in 0..=FRAMES_PER_TURN {
-            self.frame_bytes = 0;
             let unread = self.input.unread();
             if unread.is_empty() {
                 self.timeouts.no_frame();
@@ -75,9 +74,10 @@ impl Connection {
             if looked_at == FRAMES_PER_TURN {
                 break;
             }
-            let frame = match peek_request(self.input.unread(), &server.options.limits)? {
-                Peeked::Incomplete { frame_bytes } => {
-                    self.frame_bytes = frame_bytes;
+            let limits = &server.options.limits;
+            let peek = |unread| peek_request(unread, limits);
+            let frame = match self.front.peek(self.input.unread(), peek)? {
+                Peeked::Incomplete { .. } => {
                     let begun = self.input.unread().len();
                     if self.timeouts.frame_begun(another, self.arrived, begun) {
                         self.set_alarm(turn);

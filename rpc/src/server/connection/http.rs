@@ -25,7 +25,6 @@ impl Connection {
 
     /// Answers once the request is there. What arrives after it is not looked at.
     pub(super) fn answer_http(&mut self) {
-        self.frame_bytes = 0;
         let answer = match self.visit {
             _ if self.goodbye => Some(Vec::new()),
             Some(_) => exchange(self.input.unread(), &*self.server),

@@ -30,7 +30,7 @@ use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::transport::Transport;
-use crate::wire::{FrameError, InputBuffer, OutputQueue};
+use crate::wire::{FrameError, FrontFrame, InputBuffer, OutputQueue};
 
 /// Bytes read from one connection in one turn; then the others have theirs.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
@@ -79,8 +79,8 @@ pub(super) struct Connection {
     /// What its loop counts.
     stats: Arc<LoopStats>,
     input: InputBuffer,
-    /// Size of the frame at the front of the input; 0 if unknown.
-    frame_bytes: usize,
+    /// The frame at the front of the input.
+    front: FrontFrame,
     /// When the latest bytes arrived; deadlines count from here.
     arrived: Instant,
     /// The clock when it was looked at last: when bytes arrived, or when a pause ended.
@@ -155,7 +155,7 @@ impl Connection {
             path,
             stats: Arc::clone(server.meter.for_loop(handle.index())),
             input: InputBuffer::default(),
-            frame_bytes: 0,
+            front: FrontFrame::default(),
             arrived: now,
             now,
             output: OutputQueue::default(),
@@ -204,7 +204,7 @@ impl Connection {
             }
             match self
                 .input
-                .read_from(&mut self.stream, turn.scratch, self.frame_bytes)
+                .read_from(&mut self.stream, turn.scratch, self.front.bytes())
             {
                 Ok(read) if read.bytes == 0 => {
                     self.readable = false;

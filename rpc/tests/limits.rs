@@ -214,6 +214,26 @@ fn a_quiet_peer_is_asked_and_given_up_when_it_does_not_answer() {
     assert_eq!(legacy.receive(3), b"\x0a\x01x");
 }
 
+/// However long an answer may take.
+#[test]
+fn a_peer_that_has_answered_is_asked_again_as_soon_as_it_is_quiet() {
+    let server = serve_spring(ProviderOptions {
+        keepalive: Keepalive {
+            after: SHORT,
+            timeout: LONG * 2,
+        },
+        ..one_thread()
+    });
+    let mut socket = server.socket();
+    socket.send(&say(1));
+    receive_frame(&mut socket);
+    for _ in 0..3 {
+        let ping = receive_frame(&mut socket);
+        assert_eq!(ping.kind, kind::PING);
+        socket.send(&control(PONG, ping.request_id, 0));
+    }
+}
+
 #[test]
 fn a_sender_of_one_byte_at_a_time_is_given_up() {
     let server = serve_spring(ProviderOptions {

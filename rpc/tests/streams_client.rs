@@ -732,9 +732,13 @@ fn an_item_over_the_limit_costs_its_own_stream_only() {
 // ---- keepalive
 
 fn kept_alive(server: &ByHand) -> RpcChannel {
+    kept_alive_with(server, Duration::from_secs(3))
+}
+
+fn kept_alive_with(server: &ByHand, timeout: Duration) -> RpcChannel {
     let keepalive = Keepalive {
         after: SHORT,
-        timeout: Duration::from_secs(3),
+        timeout,
     };
     let options = ChannelOptions {
         keepalive,
@@ -769,6 +773,21 @@ fn a_quiet_connection_is_pinged_and_given_up_when_no_answer_comes() {
     assert_eq!(error.code(), Code::Unavailable);
     let _next = begin(&channel, &SAY, patient(), "x");
     server.accept().next_call();
+}
+
+/// However long an answer may take.
+#[test]
+fn a_server_that_has_answered_is_asked_again_as_soon_as_it_is_quiet() {
+    let server = ByHand::listen();
+    let channel = kept_alive_with(&server, LONG * 2);
+    let _call = begin(&channel, &SAY, patient(), "x");
+    let mut link = server.accept();
+    link.next_call();
+    for _ in 0..3 {
+        let ping = link.next();
+        assert_eq!(ping.kind, PING);
+        link.control(REPLY_PONG, ping.id);
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(super) struct Reading<'a> {
     scratch: &'a mut [u8],
     /// There may be more to read; others have their turn first.
     pub(super) again: bool,
+    /// A ping was answered: the next one may be due before the alarm that is set for the answer.
+    pub(super) alarm_is_late: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -73,6 +75,7 @@ impl<'a> Reading<'a> {
         Reading {
             scratch,
             again: false,
+            alarm_is_late: false,
         }
     }
 }
@@ -352,7 +355,7 @@ impl Connection {
                     // The end of the stream may have been reported together with its last bytes.
                     let drained = read.drained && self.stream.a_short_read_drains();
                     self.readable = !drained || self.read_closed;
-                    self.heard();
+                    reading.alarm_is_late |= self.heard();
                     self.deliver()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -378,9 +381,11 @@ impl Connection {
         Ok(())
     }
 
-    fn heard(&mut self) {
+    /// Something was received. `true`: a ping was waiting for that.
+    fn heard(&mut self) -> bool {
         self.heard_at = reactor::now();
-        (self.quiet_since, self.pinged_at) = (None, None);
+        self.quiet_since = None;
+        self.pinged_at.take().is_some()
     }
 
     // ---- what the server says

@@ -376,8 +376,16 @@ impl Driver {
     ) {
         let mut reading = Reading::new(turn.scratch);
         self.each(|connection| f(connection, &mut reading));
-        if reading.again {
+        let Reading {
+            again,
+            alarm_is_late,
+            ..
+        } = reading;
+        if again {
             turn.again();
+        }
+        if alarm_is_late {
+            self.set_alarm(turn);
         }
     }
 

@@ -215,7 +215,9 @@ impl Connection {
                     budget = budget.saturating_sub(read.bytes);
                     self.now = Instant::now();
                     self.arrived = self.now;
-                    self.timeouts.heard(self.now);
+                    if self.timeouts.heard(self.now) {
+                        self.set_alarm(turn);
+                    }
                     self.stats.received(read.bytes);
                     self.path.cells.received(read.bytes, self.now);
                     // A socket that held less than asked for reports again when more arrives.
@@ -335,7 +337,7 @@ impl Connection {
         let blocked = after > 0 || self.stream.has_unsent();
         if self.blocked && (after < before || !blocked) {
             // The peer's system has taken something, which is a sign of life as well.
-            self.timeouts.heard(Instant::now());
+            self.alarm_is_late |= self.timeouts.heard(Instant::now());
         }
         self.blocked = blocked;
         Ok(())
@@ -374,7 +376,9 @@ impl Connection {
         if self.paused && self.has_room_again() {
             self.paused = false;
             self.now = Instant::now();
-            self.timeouts.resumed(self.now);
+            if self.timeouts.resumed(self.now) {
+                self.set_alarm(turn);
+            }
             turn.again();
         }
         self.close_if_finished(turn)

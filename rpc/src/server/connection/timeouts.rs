@@ -78,19 +78,24 @@ impl Timeouts {
         }
     }
 
-    /// The peer gave a sign of life.
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// The peer gave a sign of life. `true`: it was asked for one, so the next question may be due
+    /// before the alarm that is set for the answer.
+    #[must_use]
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
         self.heard = now;
-        self.asked = None;
+        self.asked.take().is_some()
     }
 
-    /// The connection reads again. What did not come meanwhile is not the peer's fault.
-    pub(super) fn resumed(&mut self, now: Instant) {
-        self.heard(now);
+    /// The connection reads again. What did not come meanwhile is not the peer's fault. `true`: see
+    /// [`heard`](Timeouts::heard).
+    #[must_use]
+    pub(super) fn resumed(&mut self, now: Instant) -> bool {
+        let answered = self.heard(now);
         self.idle_since = now;
         if let Some((since, _)) = &mut self.frame {
             *since = now;
         }
+        answered
     }
 
     /// The last call was answered.
@@ -143,7 +148,7 @@ impl Timeouts {
         }
         if !situation.listening {
             // Nothing can be heard, so silence means nothing.
-            self.resumed(now);
+            let _ = self.resumed(now);
             return Due::Nothing;
         }
         if situation.dialect == Dialect::Unknown
@@ -316,7 +321,8 @@ mod tests {
         assert!(matches!(due(60), Due::Ping(FIRST_PING)));
         assert!(matches!(due(79), Due::Nothing));
         assert!(matches!(due(80), Due::Close(ConnectionError::NoPong)));
-        timeouts.heard(start + seconds(80));
+        assert!(timeouts.heard(start + seconds(80)), "it was asked");
+        assert!(!timeouts.heard(start + seconds(80)), "only once");
         let mut due = |at| timeouts.due(start + seconds(at), FRAMED, &options);
         assert!(matches!(due(139), Due::Nothing));
         assert!(matches!(due(140), Due::Ping(number) if number == FIRST_PING + 1));
@@ -414,7 +420,7 @@ mod tests {
                 |it, at| assert!(it.frame_begun(true, at, 1)),
                 FRAMED,
             ),
-            ("life", |it, at| it.heard(at), FRAMED),
+            ("life", |it, at| assert!(!it.heard(at)), FRAMED),
             (
                 "idleness",
                 |it, at| it.idle(at),
@@ -501,7 +507,7 @@ mod tests {
             for _ in 0..30 {
                 now += seconds(random.u64(0..40));
                 match random.u8(0..6) {
-                    0 => timeouts.heard(now),
+                    0 => drop(timeouts.heard(now)),
                     1 => timeouts.idle(now),
                     2 => drop(timeouts.frame_begun(random.bool(), now, 5)),
                     3 => timeouts.no_frame(),

@@ -210,6 +210,7 @@ fn a_loop_does_not_sleep_on_what_its_own_sources_asked_for() {
 struct Overdue {
     events: Sender<&'static str>,
     rings: u32,
+    past: Instant,
 }
 
 impl Source for Overdue {
@@ -229,7 +230,7 @@ impl Source for Overdue {
         if self.rings == 3 {
             return Next::Close;
         }
-        turn.alarm_by(Instant::now() - Duration::from_millis(1));
+        turn.alarm_by(self.past);
         turn.again();
         Next::Keep
     }
@@ -247,7 +248,12 @@ fn an_alarm_that_is_set_to_the_past_while_it_rings_waits_for_the_next_turn() {
     let (id_to, id_from) = mpsc::channel();
     let build = Box::new(move |turn: &mut Turn<'_>| {
         id_to.send(turn.id).unwrap();
-        Some(Box::new(Overdue { events, rings: 0 }) as Box<dyn Source>)
+        let source = Overdue {
+            events,
+            rings: 0,
+            past: Instant::now(),
+        };
+        Some(Box::new(source) as Box<dyn Source>)
     });
     assert!(loops.pick().post(Post::Add(build)).is_ok());
     notify(&loops, id_from.recv_timeout(LONG).unwrap());

@@ -408,13 +408,14 @@ mod tests {
     /// handshake behind it, for which it would be closed if it went on.
     #[test]
     fn when_all_has_been_said_only_the_linger_itself_is_waited_for() {
+        type Begin = fn(&mut Timeouts, Instant);
         let start = Instant::now();
         let options = ServeOptions {
             idle_timeout: Some(seconds(60)),
             first_request_timeout: Some(seconds(60)),
             ..options()
         };
-        let begin: [(&str, fn(&mut Timeouts, Instant), Situation); 6] = [
+        let begun: [(&str, Begin, Situation); 6] = [
             (
                 "a frame",
                 |it, at| assert!(it.frame_begun(true, at, 1)),
@@ -455,7 +456,7 @@ mod tests {
                 },
             ),
         ];
-        for (what, begin, situation) in begin {
+        for (what, begin, situation) in begun {
             let mut timeouts = Timeouts::new(start);
             begin(&mut timeouts, start);
             assert!(timeouts.next(situation, &options).is_some(), "{what}");

@@ -181,7 +181,7 @@ mod tests {
             panic!("a job that panics (expected in this test)")
         });
         delays.after(Duration::from_millis(20), move || {
-            later.send("later").unwrap()
+            later.send("later").unwrap();
         });
         assert_eq!(ran.recv_timeout(Duration::from_secs(30)), Ok("later"));
         delays.after(Duration::ZERO, move || sender.send("after it").unwrap());

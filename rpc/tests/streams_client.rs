@@ -161,6 +161,18 @@ fn metadata_over_the_limit_of_headers_is_certainly_not_sent() {
         (Code::InvalidArgument, false)
     );
     assert!(error.text().contains("max_header_bytes"), "{error}");
+
+    let channel = channel_to(server.addr, ChannelOptions::default());
+    let controller = patient();
+    for key in 0..129 {
+        controller.set_metadata(key.to_string(), "");
+    }
+    let error = end(&begin(&channel, &SAY, controller, "x")).unwrap_err();
+    assert_eq!(
+        (error.code(), error.may_have_executed()),
+        (Code::InvalidArgument, false)
+    );
+    assert!(error.text().contains("entries"), "{error}");
 }
 
 /// Writes down what it sees under a name.

@@ -37,7 +37,7 @@ const READ_BYTES_PER_TURN: usize = 256 << 10;
 
 /// Frames of one connection looked at in one turn. Then their replies leave, so that the caller has
 /// something to do while the next ones are looked at: it and we work at the same time.
-const FRAMES_PER_TURN: usize = 64;
+const FRAMES_PER_TURN: usize = 16;
 
 /// Why a connection ends that its peer did not end.
 #[derive(Debug, thiserror::Error)]

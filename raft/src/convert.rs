@@ -1,18 +1,19 @@
 //! Between the core's messages and the protobuf ones of `raft.proto`.
 
+use std::sync::Arc;
+
 use proto::raft as wire;
 
 use crate::core::{AppendOutcome, Entry, LogId, LogIndex, Message, Payload, Term};
+use crate::membership_codec::{self, NoMembership};
 
-/// A request of the core, as one of the three calls of `raftRpc`.
-#[expect(
-    clippy::enum_variant_names,
-    reason = "the calls' names are the paper's"
-)]
+/// A request of the core, as one of the calls of `raftRpc`.
 pub(crate) enum Request {
     AppendEntries(wire::AppendEntriesArgs),
     RequestVote(wire::RequestVoteArgs),
     InstallSnapshot(wire::InstallSnapshotArgs),
+    TimeoutNow(wire::TimeoutNowArgs),
+    ReadIndex(wire::ReadIndexArgs),
 }
 
 impl Request {
@@ -39,12 +40,14 @@ impl Request {
                 term,
                 last_log,
                 pre_vote,
+                transfer,
             } => Self::RequestVote(wire::RequestVoteArgs {
                 envelope,
                 term: term.get(),
                 last_log_index: last_log.index.get(),
                 last_log_term: last_log.term.get(),
                 pre_vote,
+                transfer,
             }),
             Message::InstallSnapshot {
                 term,
@@ -61,9 +64,20 @@ impl Request {
                 data,
                 done,
             }),
+            Message::TimeoutNow { term } => Self::TimeoutNow(wire::TimeoutNowArgs {
+                envelope,
+                term: term.get(),
+            }),
+            Message::ReadIndex { term, number } => Self::ReadIndex(wire::ReadIndexArgs {
+                envelope,
+                term: term.get(),
+                number,
+            }),
             Message::AppendEntriesReply { .. }
             | Message::RequestVoteReply { .. }
-            | Message::InstallSnapshotReply { .. } => return None,
+            | Message::InstallSnapshotReply { .. }
+            | Message::TimeoutNowReply { .. }
+            | Message::ReadIndexReply { .. } => return None,
         })
     }
 }
@@ -72,6 +86,10 @@ fn entry_to_wire(entry: Entry) -> wire::LogEntry {
     let (kind, command) = match entry.payload {
         Payload::Empty => (wire::EntryKind::Empty, bytes::Bytes::new()),
         Payload::Command(command) => (wire::EntryKind::Command, command),
+        Payload::Membership(membership) => (
+            wire::EntryKind::Membership,
+            membership_codec::encode(&membership).into(),
+        ),
     };
     wire::LogEntry {
         term: entry.id.term.get(),
@@ -81,9 +99,9 @@ fn entry_to_wire(entry: Entry) -> wire::LogEntry {
 }
 
 /// # Errors
-/// An entry of a kind that this version does not know, from a newer peer: it could not be applied
-/// here, so it must not get into the log.
-pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Result<Message, UnknownEntryKind> {
+/// An entry that this version does not know, from a newer peer: it could not be applied here, so it
+/// must not get into the log.
+pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Result<Message, UnknownEntry> {
     let prev_log = log_id(args.prev_log_term, args.prev_log_index);
     let mut entries = Vec::with_capacity(args.entries.len());
     for (place, entry) in (1u64..).zip(args.entries) {
@@ -92,11 +110,14 @@ pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Result<Message, U
         let payload = match wire::EntryKind::try_from(entry.kind) {
             Ok(wire::EntryKind::Empty) => Payload::Empty,
             Ok(wire::EntryKind::Command) => Payload::Command(entry.command),
+            Ok(wire::EntryKind::Membership) => {
+                let membership = membership_codec::decode(&entry.command)
+                    .map_err(|source| UnknownEntry::Membership { id, source })?;
+                Payload::Membership(Arc::new(membership))
+            }
             Err(_) => {
-                return Err(UnknownEntryKind {
-                    id,
-                    kind: entry.kind,
-                });
+                let kind = entry.kind;
+                return Err(UnknownEntry::Kind { id, kind });
             }
         };
         entries.push(Entry { id, payload });
@@ -112,10 +133,11 @@ pub(crate) fn append_entries(args: wire::AppendEntriesArgs) -> Result<Message, U
 
 /// See [`append_entries`].
 #[derive(Debug, thiserror::Error)]
-#[error("entry {id} is of kind {kind}, which this version does not know: upgrade this node")]
-pub(crate) struct UnknownEntryKind {
-    id: LogId,
-    kind: i32,
+pub(crate) enum UnknownEntry {
+    #[error("entry {id} is of kind {kind}, which this version does not know: upgrade this node")]
+    Kind { id: LogId, kind: i32 },
+    #[error("entry {id} is of members that this version does not understand: {source}")]
+    Membership { id: LogId, source: NoMembership },
 }
 
 pub(crate) fn request_vote(args: &wire::RequestVoteArgs) -> Message {
@@ -123,6 +145,7 @@ pub(crate) fn request_vote(args: &wire::RequestVoteArgs) -> Message {
         term: Term::new(args.term),
         last_log: log_id(args.last_log_term, args.last_log_index),
         pre_vote: args.pre_vote,
+        transfer: args.transfer,
     }
 }
 
@@ -133,6 +156,19 @@ pub(crate) fn install_snapshot(args: wire::InstallSnapshotArgs) -> Message {
         offset: args.offset,
         data: args.data,
         done: args.done,
+    }
+}
+
+pub(crate) fn timeout_now(args: &wire::TimeoutNowArgs) -> Message {
+    Message::TimeoutNow {
+        term: Term::new(args.term),
+    }
+}
+
+pub(crate) fn read_index(args: &wire::ReadIndexArgs) -> Message {
+    Message::ReadIndex {
+        term: Term::new(args.term),
+        number: args.number,
     }
 }
 
@@ -195,6 +231,20 @@ pub(crate) fn install_snapshot_reply(
         last_included,
         next_offset: reply.next_offset,
         installed: reply.installed,
+    }
+}
+
+pub(crate) fn timeout_now_reply(reply: &wire::TimeoutNowReply) -> Message {
+    Message::TimeoutNowReply {
+        term: Term::new(reply.term),
+    }
+}
+
+pub(crate) fn read_index_reply(reply: &wire::ReadIndexReply) -> Message {
+    Message::ReadIndexReply {
+        term: Term::new(reply.term),
+        number: reply.number,
+        index: reply.index.map(LogIndex::new),
     }
 }
 

@@ -38,7 +38,7 @@
 //! # let data_dir = dir.path().join("node0");
 //! let loops = rpc::EventLoops::start(1, "raft")?;
 //! let alone: SocketAddr = "127.0.0.1:1".parse()?; // a cluster of one calls nobody
-//! let options = NodeOptions::new(NodeId::new(0), vec![alone], 7, data_dir, loops);
+//! let options = NodeOptions::new(NodeId::new(0), &[alone], 7, data_dir, loops);
 //! let (node, apply_chan) = RaftNode::start(options)?;
 //!
 //! let (sender, outcome) = std::sync::mpsc::channel();
@@ -67,14 +67,18 @@ pub mod core;
 pub mod storage;
 
 mod convert;
+mod membership_codec;
 mod node;
 mod peer;
 mod service;
 
-pub use crate::core::{LogId, LogIndex, NodeId, Payload, Role, Term};
+pub use crate::core::{
+    ChangeError, Follower, Lease, LogId, LogIndex, Membership, MembershipChange, MembershipError,
+    NodeId, Payload, Role, Term, TransferError,
+};
 pub use crate::node::{
-    ApplyMsg, CommittedEntry, FatalError, InstalledSnapshot, NodeHandle, NodeOptions, NodeStatus,
-    RaftNode, Refusal, SnapshotJob, StartError, Waiter,
+    Answer, ApplyMsg, ChangeFailure, CommittedEntry, FatalError, InstalledSnapshot, NodeHandle,
+    NodeOptions, NodeStatus, RaftNode, Refusal, SnapshotJob, StartError, TransferFailure, Waiter,
 };
 pub use crate::service::RaftService;
 pub use crate::storage::StorageError;

@@ -1,5 +1,6 @@
 //! Calls to one peer.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use proto::raft::{Envelope, RaftRpcStub};
 use rpc::{Backoff, ChannelOptions, Code, RpcChannel, RpcController, RpcError};
 
 use crate::convert::{self, Request};
-use crate::core::{LogId, LogIndex, Message, NodeId, Term};
+use crate::core::{LogId, LogIndex, Membership, Message, NodeId, Term};
 use crate::node::NodeOptions;
 
 /// A peer that comes back is found again within this time.
@@ -24,6 +25,8 @@ pub(crate) struct Peer {
     id: NodeId,
     envelope: Envelope,
     stub: RaftRpcStub,
+    /// No member any more.
+    has_left: bool,
 }
 
 impl Peer {
@@ -45,6 +48,7 @@ impl Peer {
                 to: id.get(),
             },
             stub: RaftRpcStub::new(RpcChannel::with_options(addr, channel_options)),
+            has_left: false,
         }
     }
 
@@ -82,6 +86,16 @@ impl Peer {
                         );
                     });
             }
+            Some(Request::TimeoutNow(args)) => {
+                self.stub.timeout_now_async(controller, &args, |reply| {
+                    done(reply.map(|reply| convert::timeout_now_reply(&reply)));
+                });
+            }
+            Some(Request::ReadIndex(args)) => {
+                self.stub.read_index_async(controller, &args, |reply| {
+                    done(reply.map(|reply| convert::read_index_reply(&reply)));
+                });
+            }
             None => done(Err(RpcError::new(
                 Code::Internal,
                 "a reply is not a request",
@@ -102,6 +116,50 @@ impl Peer {
                 "the channel dropped a call without ending it",
             ))
         })
+    }
+}
+
+/// The other members, as the membership in force has them.
+#[derive(Default)]
+pub(crate) struct Peers {
+    peers: BTreeMap<NodeId, (String, Peer)>,
+}
+
+impl Peers {
+    /// `None` for one that is no member, or whose address cannot be called.
+    pub(crate) fn get(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.get(&id).map(|(_, peer)| peer)
+    }
+
+    /// Keeps the channels that are still right, and opens and closes the others. Members that left
+    /// are kept while calls to them may be under way: until the next change.
+    pub(crate) fn follow(&mut self, options: &NodeOptions, membership: &Membership) {
+        let addresses = membership.addresses();
+        if !membership.is_joint() {
+            // The change of voters that came before has told those who left by now, or will by the
+            // channel that is kept here once more.
+            self.peers.retain(|id, (_, peer)| {
+                addresses.contains_key(id) || !std::mem::replace(&mut peer.has_left, true)
+            });
+        }
+        for (&id, address) in addresses {
+            if id == options.id {
+                continue;
+            }
+            if self.peers.get(&id).is_some_and(|(at, _)| at == address) {
+                continue;
+            }
+            match address.parse() {
+                Ok(addr) => {
+                    let peer = Peer::new(options, id, addr);
+                    self.peers.insert(id, (address.clone(), peer));
+                }
+                Err(_) => {
+                    tracing::error!(peer = %id, address, "this member's address is no ip:port");
+                    self.peers.remove(&id);
+                }
+            }
+        }
     }
 }
 

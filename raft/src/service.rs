@@ -2,11 +2,12 @@
 
 use proto::raft::{
     AppendEntriesArgs, AppendEntriesReply, Envelope, InstallSnapshotArgs, InstallSnapshotReply,
-    RaftRpc, RequestVoteArgs, RequestVoteReply,
+    RaftRpc, ReadIndexArgs, ReadIndexReply, RequestVoteArgs, RequestVoteReply, TimeoutNowArgs,
+    TimeoutNowReply,
 };
 use rpc::{Code, Done, RpcContext, RpcError};
 
-use crate::convert::{self, UnknownEntryKind};
+use crate::convert::{self, UnknownEntry};
 use crate::core::{Message, NodeId};
 use crate::node::{NodeHandle, PeerCall, PeerReply, Waiter};
 
@@ -17,18 +18,16 @@ use crate::node::{NodeHandle, PeerCall, PeerReply, Waiter};
 pub struct RaftService<W: Waiter> {
     node: NodeHandle<W>,
     id: NodeId,
-    members: u64,
     cluster_id: u64,
 }
 
 impl<W: Waiter> RaftService<W> {
-    /// For node `id` of a cluster of `members` nodes.
+    /// For node `id` of that cluster.
     #[must_use]
-    pub fn new(node: NodeHandle<W>, id: NodeId, members: usize, cluster_id: u64) -> Self {
+    pub fn new(node: NodeHandle<W>, id: NodeId, cluster_id: u64) -> Self {
         Self {
             node,
             id,
-            members: members as u64,
             cluster_id,
         }
     }
@@ -61,10 +60,11 @@ impl<W: Waiter> RaftService<W> {
                 self.id, envelope.to
             ));
         }
-        if envelope.from >= self.members || envelope.from == self.id.get() {
+        // Whether it is a member only the newest membership tells, and that may still be to come.
+        if envelope.from == self.id.get() {
             return refuse(format!(
-                "node {} is no peer of node {}",
-                envelope.from, self.id
+                "node {} calls itself: two nodes bear this number",
+                self.id
             ));
         }
         Ok(NodeId::new(envelope.from))
@@ -75,7 +75,7 @@ impl<W: Waiter> RaftService<W> {
         envelope: Option<&Envelope>,
         context: &RpcContext,
         reply: PeerReply,
-        message: impl FnOnce() -> Result<Message, UnknownEntryKind>,
+        message: impl FnOnce() -> Result<Message, UnknownEntry>,
     ) {
         let from = match self.sender(envelope, context) {
             Ok(from) => from,
@@ -137,6 +137,24 @@ impl<W: Waiter> RaftRpc for RaftService<W> {
             &context,
             PeerReply::InstallSnapshot(done),
             || Ok(convert::install_snapshot(args)),
+        );
+    }
+
+    fn timeout_now(&self, context: RpcContext, args: TimeoutNowArgs, done: Done<TimeoutNowReply>) {
+        self.deliver(
+            args.envelope.as_ref(),
+            &context,
+            PeerReply::TimeoutNow(done),
+            || Ok(convert::timeout_now(&args)),
+        );
+    }
+
+    fn read_index(&self, context: RpcContext, args: ReadIndexArgs, done: Done<ReadIndexReply>) {
+        self.deliver(
+            args.envelope.as_ref(),
+            &context,
+            PeerReply::ReadIndex(done),
+            || Ok(convert::read_index(&args)),
         );
     }
 }

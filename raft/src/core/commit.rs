@@ -1,7 +1,6 @@
 //! What is committed (paper §5.3, §5.4.2; Fig. 8).
 
 use super::effect::Role;
-use super::quorum::reached_by_majority;
 use super::raft::Raft;
 use super::types::LogIndex;
 
@@ -15,15 +14,11 @@ impl Raft {
         if self.role != Role::Leader {
             return;
         }
-        let mut copies: Vec<LogIndex> = self
-            .progress
-            .values()
-            .map(|progress| progress.match_index)
-            .collect();
-        copies.push(self.journal.durable_index());
-        let reached = reached_by_majority(&mut copies);
-        if reached >= self.term_start {
+        let own = self.journal.durable_index();
+        let reached = self.reached(own, |progress| progress.match_index, LogIndex::ZERO);
+        if reached >= self.term_start && reached > self.commit_index {
             self.commit_upto(reached);
+            self.go_on_with_change();
         }
     }
 

@@ -94,6 +94,7 @@ fn after_a_restart_the_snapshot_counts_even_if_the_log_ends_before_it() {
             voted_for: None,
         },
         snapshot: id(5, 2),
+        membership: None,
         prev: LogId::ZERO,
         entries: entries(1, &[1, 1, 2]),
     };
@@ -120,6 +121,7 @@ fn after_a_restart_entries_come_after_the_snapshot() {
             voted_for: None,
         },
         snapshot: id(3, 1),
+        membership: None,
         prev: id(1, 1),
         entries: entries(2, &[1, 1, 2, 2]),
     };

@@ -1,5 +1,6 @@
 //! What a node is told at its birth, and why it may refuse to live.
 
+use super::membership::Membership;
 use super::types::{LogId, LogIndex, NodeId, Term};
 
 /// Who this node is, and the bounds it keeps. The defaults are the original's times and our sizes.
@@ -7,8 +8,9 @@ use super::types::{LogId, LogIndex, NodeId, Term};
 pub struct Config {
     /// This node.
     pub id: NodeId,
-    /// All members of the cluster, this node among them. Any order, no duplicates.
-    pub voters: Vec<NodeId>,
+    /// The members with which the cluster began, the same on all of them; in force until the log or
+    /// a snapshot says otherwise. Empty in a node that joins later: it waits to be called.
+    pub initial: Membership,
     /// Shortest and longest election timeout (§5.2), inclusive, in milliseconds. Each wait draws
     /// anew. The shortest is also how long a vote is refused after a leader was heard (§4.2.3 of the
     /// thesis); the longest, how long a leader goes on without hearing from a majority (§6.2).
@@ -28,15 +30,39 @@ pub struct Config {
     pub max_uncommitted_bytes: usize,
     /// Entries kept behind a snapshot, so that a follower that was away briefly needs none.
     pub retained_log_bytes: usize,
+    /// Reads without a round of messages; `None`: each waits for one (thesis §6.4.1).
+    pub lease: Option<Lease>,
+}
+
+/// Lets a leader answer reads by the clock: while no other can have been elected, it need not ask.
+///
+/// **The assumption**: between any two members, one clock gains on the other by at most
+/// `max_drift_percent` over one election timeout. Clocks may show any time, and a process may pause
+/// for any length; but one whose clock runs slower than that while it leads may answer a read from
+/// a state that another leader has gone beyond. Whoever cannot promise this leaves leases off.
+///
+/// All members must have it on or off alike: a node with leases gives no vote in the first election
+/// timeout after its start, as it may have promised silence to a leader before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// From 0 to 99. Shortens each lease by so much of the shortest election timeout.
+    pub max_drift_percent: u64,
+}
+
+impl Lease {
+    /// How long a leader may trust a confirmation, from when it was asked for.
+    pub(super) fn length_ms(self, shortest_election_timeout_ms: u64) -> u64 {
+        shortest_election_timeout_ms * (100 - self.max_drift_percent) / 100
+    }
 }
 
 impl Config {
     /// A node of a cluster, with the default bounds.
     #[must_use]
-    pub fn new(id: NodeId, voters: Vec<NodeId>) -> Self {
+    pub fn new(id: NodeId, initial: Membership) -> Self {
         Self {
             id,
-            voters,
+            initial,
             election_timeout_ms: (300, 500),
             heartbeat_ms: 25,
             max_message_bytes: 1 << 20,
@@ -44,6 +70,7 @@ impl Config {
             max_inflight_bytes: 8 << 20,
             max_uncommitted_bytes: 64 << 20,
             retained_log_bytes: 8 << 20,
+            lease: None,
         }
     }
 
@@ -52,13 +79,11 @@ impl Config {
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let mut voters = self.voters.clone();
-        voters.sort_unstable();
-        if let Some(pair) = voters.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ConfigError::DuplicateVoter { voter: pair[0] });
+        if self.initial != Membership::default() && !self.initial.contains(self.id) {
+            return Err(ConfigError::NotAMember { id: self.id });
         }
-        if !voters.contains(&self.id) {
-            return Err(ConfigError::NotAVoter { id: self.id });
+        if self.lease.is_some_and(|lease| lease.max_drift_percent > 99) {
+            return Err(ConfigError::Drift);
         }
         let (min, max) = self.election_timeout_ms;
         if self.heartbeat_ms == 0 || self.heartbeat_ms >= min || min > max || max > MAX_TIMEOUT_MS {
@@ -85,18 +110,15 @@ const MAX_TIMEOUT_MS: u64 = 3_600_000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A node that is no member would wait for a leader for ever.
-    #[error("node {id} is not among the voters")]
-    NotAVoter {
+    /// A node that takes part in nothing would wait for a leader for ever.
+    #[error("node {id} is not among the members it was started with")]
+    NotAMember {
         /// This node.
         id: NodeId,
     },
-    /// Counted twice, it would be a majority of its own.
-    #[error("voter {voter} is listed twice")]
-    DuplicateVoter {
-        /// The one listed twice.
-        voter: NodeId,
-    },
+    /// A lease shortened by all of itself is none.
+    #[error("the drift of clocks that a lease allows for must be at most 99 percent")]
+    Drift,
     /// Heartbeats must fit into the shortest election timeout, several times (§5.6).
     #[error(
         "0 < heartbeat {heartbeat_ms} ms < shortest election timeout {min} ms <= longest {max} ms <= one hour must hold"

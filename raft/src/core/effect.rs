@@ -1,7 +1,10 @@
 //! What the core asks of its driver.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use super::membership::Membership;
 use super::message::Message;
 use super::types::{CallId, Entry, LogId, LogIndex, NodeId, ReadId, Term};
 
@@ -82,6 +85,17 @@ pub enum Effect {
         /// Whom it takes for the leader of that term.
         leader: Option<NodeId>,
     },
+    /// Another membership is in force: the latest in the log. Also told once at the start.
+    MembershipChanged {
+        /// Whom this node may have to call, and where.
+        membership: Arc<Membership>,
+    },
+    /// As leader: the transfer to `to` came to nothing in time; proposals are taken again. One that
+    /// succeeds shows as [`Effect::RoleChanged`].
+    TransferFailed {
+        /// Who should have taken over.
+        to: NodeId,
+    },
     /// The rules that keep the cluster's data safe were seen broken (two leaders in one term, a
     /// leader that contradicts what is committed): end the process and wake a human. The core does
     /// nothing more.
@@ -110,7 +124,145 @@ pub enum ProposeError {
         /// Who leads, as far as this node knows.
         leader: Option<NodeId>,
     },
+    /// This node is handing over: `to` will lead in a moment (thesis §3.10).
+    #[error("leadership moves to node {to}")]
+    HandingOver {
+        /// Who takes over, unless it fails to.
+        to: NodeId,
+    },
     /// A bound was reached: ask again later.
     #[error("too much is waiting already")]
     Overloaded,
+}
+
+/// A change of the cluster's members, asked of its leader (§6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// `node` receives the log from now on, and decides nothing. Numbers are never used twice: a node
+    /// that lost its disk comes back under a new one, since it may have forgotten a vote. For a
+    /// learner, a new address.
+    AddLearner {
+        /// The newcomer.
+        node: NodeId,
+        /// Where it can be called.
+        address: String,
+    },
+    /// A learner that has caught up becomes a voter.
+    Promote {
+        /// The learner.
+        node: NodeId,
+    },
+    /// A voter or learner takes part no longer.
+    Remove {
+        /// The member.
+        node: NodeId,
+    },
+    /// A learner that has caught up takes a voter's place, in one step.
+    Replace {
+        /// The voter, dead or alive.
+        old: NodeId,
+        /// The learner.
+        new: NodeId,
+    },
+}
+
+/// Why a change of members was refused. Nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// Only the leader changes members.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// Before that, changes of an earlier leader may yet come to light (the bug of 2015 in
+    /// single-server changes).
+    #[error("the leader has not committed an entry of its own term yet: try again in a moment")]
+    NotServing,
+    /// One change at a time (§6).
+    #[error("another change of members is under way: wait until it is committed")]
+    UnderWay,
+    /// A leader about to go decides nothing that lasts.
+    #[error("leadership is being handed to node {to}: ask there")]
+    HandingOver {
+        /// Who takes over.
+        to: NodeId,
+    },
+    /// Nobody of that number.
+    #[error("node {node} is no member of this cluster")]
+    UnknownNode {
+        /// As asked.
+        node: NodeId,
+    },
+    /// A member is what the change would make it.
+    #[error("node {node} is a voter already")]
+    AlreadyVoter {
+        /// As asked.
+        node: NodeId,
+    },
+    /// Only voters are replaced.
+    #[error("node {node} is no voter")]
+    NotAVoter {
+        /// As asked.
+        node: NodeId,
+    },
+    /// As a voter it would hold up every commit until it has the log (thesis §4.2.1).
+    #[error("node {node} is {behind} entries behind: wait until it has caught up")]
+    NotCaughtUp {
+        /// The learner.
+        node: NodeId,
+        /// Entries that it lacks.
+        behind: u64,
+    },
+    /// Too few of the voters that would be left answer: the cluster would stand still.
+    #[error("of {voters} voters only {alive} answer, which is no majority: bring nodes back first")]
+    WouldLoseQuorum {
+        /// Voters there would be.
+        voters: usize,
+        /// Those of them heard within an election timeout.
+        alive: usize,
+    },
+    /// Somebody must decide.
+    #[error("node {node} is the last voter: a cluster needs one")]
+    LastVoter {
+        /// As asked.
+        node: NodeId,
+    },
+    /// No membership would come of it.
+    #[error(transparent)]
+    Invalid(#[from] super::membership::MembershipError),
+}
+
+/// Why leadership stays where it is (thesis §3.10). Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Only the leader hands over.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// One at a time.
+    #[error("leadership is being handed to node {to} already")]
+    UnderWay {
+        /// Who takes over.
+        to: NodeId,
+    },
+    /// Only a voter can lead.
+    #[error("node {to} is no voter of this cluster")]
+    NotAVoter {
+        /// As asked.
+        to: NodeId,
+    },
+    /// It leads already.
+    #[error("node {to} leads already")]
+    LeadsAlready {
+        /// As asked.
+        to: NodeId,
+    },
+    /// Nobody else with a vote was heard within an election timeout, or not the one named.
+    #[error("no other voter answers that could take over")]
+    NobodyAnswers,
 }

@@ -16,10 +16,11 @@
 //! Whoever hears a leader ignores candidates (thesis §4.2.3), so a node that comes back from a
 //! partition disturbs nobody. What a new leader does with its log: [`replication`](super::replication).
 
+use std::sync::Arc;
+
 use super::effect::Role;
 use super::message::Message;
 use super::progress::Progress;
-use super::quorum::{majority, reached_by_majority};
 use super::raft::Raft;
 use super::types::{CallId, LogId, LogIndex, Millis, NodeId, Payload, Term};
 
@@ -36,7 +37,7 @@ impl Raft {
         self.leader = None;
         self.restart_election_timer();
         tracing::debug!(node = %self.config.id, term = %self.current_term, "asks for pre-votes");
-        self.ask_for_votes(self.current_term.next(), true);
+        self.ask_for_votes(self.current_term.next(), true, false);
         self.record_vote(self.config.id, true);
     }
 
@@ -61,8 +62,9 @@ impl Raft {
         term: Term,
         last_log: LogId,
         pre_vote: bool,
+        transfer: bool,
     ) {
-        if self.hears_another_leader(from) {
+        if !transfer && self.hears_another_leader(from) {
             let term = self.current_term;
             self.reply(
                 call,
@@ -143,29 +145,13 @@ impl Raft {
         }
     }
 
-    /// As leader: steps down, for a reason that the driver knows. False if there is nobody to take
-    /// over, or nothing to hand over.
-    pub fn resign(&mut self) -> bool {
-        if self.role != Role::Leader || self.peers.is_empty() || self.is_halted() {
-            return false;
-        }
-        self.step_down();
-        self.announce();
-        true
-    }
-
     /// When a leader has not heard from a majority for too long.
     pub(super) fn quorum_deadline(&self) -> Millis {
-        if self.peers.is_empty() {
+        if self.memberships.latest().is_sole_voter(self.config.id) {
             return Millis::new(u64::MAX);
         }
-        let mut heard: Vec<Millis> = self
-            .progress
-            .values()
-            .map(|progress| progress.last_heard)
-            .collect();
-        heard.push(self.now);
-        reached_by_majority(&mut heard).plus(self.config.election_timeout_ms.1)
+        let heard = self.reached(self.now, |progress| progress.last_heard, Millis::ZERO);
+        heard.plus(self.config.election_timeout_ms.1)
     }
 
     /// Follows `leader`, of our term, and waits for the next sign of it.
@@ -177,12 +163,12 @@ impl Raft {
             tracing::info!(node = %self.config.id, term = %self.current_term, %leader, "follows a leader");
             self.leader = Some(leader);
         }
-        self.leader_heard = self.now;
+        self.heard = Some((leader, self.now));
         self.restart_election_timer();
     }
 
     /// Becomes a follower without a leader, in the current term.
-    fn step_down(&mut self) {
+    pub(super) fn step_down(&mut self) {
         let role = std::mem::replace(&mut self.role, Role::Follower);
         self.leader = None;
         self.votes.clear();
@@ -192,6 +178,8 @@ impl Raft {
             self.term_start = LogIndex::ZERO;
             self.heartbeat_due = false;
             self.unapplied_bytes = 0;
+            self.transfer = None;
+            self.forget_leaving();
             self.refuse_reads();
         }
         // A follower's timer goes on: to learn of a term is not to hear a leader.
@@ -200,27 +188,33 @@ impl Raft {
         }
     }
 
-    /// True while a leader other than `candidate` was heard within the shortest election timeout.
-    /// The leader itself asks for votes only when it leads no longer (failure checklist 17).
+    /// True while a leader other than `candidate` was heard within the shortest election timeout,
+    /// of whatever term: it may answer reads on the strength of that (thesis §6.4.1). The leader
+    /// itself asks for votes only when it leads no longer (failure checklist 17).
     fn hears_another_leader(&self, candidate: NodeId) -> bool {
-        let recently = self.now.since(self.leader_heard) < self.config.election_timeout_ms.0;
-        match self.leader {
-            Some(leader) if leader == self.config.id => true,
-            Some(leader) => recently && leader != candidate,
-            None => false,
+        let shortest_ms = self.config.election_timeout_ms.0;
+        match self.heard {
+            _ if self.role == Role::Leader => true,
+            Some((leader, at)) if leader != candidate => self.now.since(at) < shortest_ms,
+            Some(_) => false,
+            // A promise of silence may have been forgotten in the restart.
+            None => self.now < self.silent_until,
         }
     }
 
-    fn ask_for_votes(&mut self, term: Term, pre_vote: bool) {
+    fn ask_for_votes(&mut self, term: Term, pre_vote: bool, transfer: bool) {
         self.votes.clear();
         let last_log = self.log.last();
-        for to in self.peers.clone() {
+        let members = Arc::clone(self.memberships.latest());
+        let own = self.config.id;
+        for to in members.deciders().filter(|node| *node != own) {
             self.send(
                 to,
                 Message::RequestVote {
                     term,
                     last_log,
                     pre_vote,
+                    transfer,
                 },
             );
         }
@@ -228,22 +222,27 @@ impl Raft {
 
     /// Records a vote, ours or another's, and acts on a majority for or against.
     fn record_vote(&mut self, voter: NodeId, granted: bool) {
+        let members = Arc::clone(self.memberships.latest());
+        if !members.is_voter(voter) {
+            return;
+        }
         self.votes.insert(voter, granted);
-        let enough = majority(self.config.voters.len());
-        let granted = self.votes.values().filter(|granted| **granted).count();
-        let refused = self.votes.len() - granted;
+        let says = |voter: NodeId, what: bool| self.votes.get(&voter) == Some(&what);
+        let won = members.has_majority(|voter| says(voter, true));
+        let lost = members.is_refused(|voter| says(voter, false));
         match self.role {
-            Role::PreCandidate if granted >= enough => self.stand(),
-            Role::Candidate if granted >= enough => self.become_leader(),
-            // Lost: let the timer that is running decide when to try again.
-            _ if refused >= enough => self.role = Role::Follower,
+            Role::PreCandidate if won => self.stand(false),
+            Role::Candidate if won => self.become_leader(),
+            // Let the timer that is running decide when to try again.
+            _ if lost => self.role = Role::Follower,
             _ => {}
         }
     }
 
-    /// Stands for election in a new term (§5.2).
-    fn stand(&mut self) {
+    /// Stands for election in a new term (§5.2). `transfer`: the leader wants it (thesis §3.10).
+    pub(super) fn stand(&mut self, transfer: bool) {
         self.role = Role::Candidate;
+        self.leader = None;
         self.current_term = self.current_term.next();
         self.voted_for = Some(self.config.id);
         self.save_hard_state();
@@ -251,7 +250,7 @@ impl Raft {
         self.restart_election_timer();
         tracing::info!(node = %self.config.id, term = %self.current_term, "stands for election");
         // These, and our own vote, wait for the disk.
-        self.ask_for_votes(self.current_term, false);
+        self.ask_for_votes(self.current_term, false, transfer);
     }
 
     /// Begins to lead: an empty entry of the new term commits what earlier terms left (§5.4.2, §8).

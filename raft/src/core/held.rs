@@ -90,6 +90,12 @@ pub(super) fn no_news(call: CallId, request: &Message, term: Term) -> Effect {
             next_offset: 0,
             installed: false,
         },
+        Message::TimeoutNow { .. } => Message::TimeoutNowReply { term },
+        Message::ReadIndex { number, .. } => Message::ReadIndexReply {
+            term,
+            number: *number,
+            index: None,
+        },
         _ => Message::AppendEntriesReply {
             term,
             outcome: AppendOutcome::Rejected {
@@ -109,5 +115,7 @@ pub(super) fn is_request(message: &Message) -> bool {
         Message::AppendEntries { .. }
             | Message::RequestVote { .. }
             | Message::InstallSnapshot { .. }
+            | Message::TimeoutNow { .. }
+            | Message::ReadIndex { .. }
     )
 }

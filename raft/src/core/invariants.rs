@@ -58,6 +58,10 @@ impl Raft {
         assert!(
             self.role == Role::Follower || self.role == Role::PreCandidate || self.has_own_vote()
         );
+        assert!(
+            self.memberships.latest_index() <= self.log.last().index,
+            "the membership in force is the log's"
+        );
         for progress in self.progress.values() {
             assert!(
                 progress.match_index < progress.next_index,
@@ -90,6 +94,7 @@ pub(super) fn check_restored(restored: &Restored) -> Result<(), ConfigError> {
     let Restored {
         hard_state,
         snapshot,
+        membership: _,
         prev,
         entries,
     } = restored;

@@ -32,6 +32,9 @@ pub enum Message {
         last_log: LogId,
         /// Asks only whether a vote would be given: nobody's term changes (thesis §9.6).
         pre_vote: bool,
+        /// The leader itself asked for this election: that it was heard lately is no reason to
+        /// refuse (thesis §4.2.3).
+        transfer: bool,
     },
     /// §5.2.
     RequestVoteReply {
@@ -57,6 +60,23 @@ pub enum Message {
         next_offset: u64,
         /// The snapshot, or a later state, is durable at the follower.
         installed: bool,
+    },
+    /// The leader hands over: stand for election now (thesis §3.10).
+    TimeoutNow { term: Term },
+    /// It was heard. Whether the election is won, the votes tell.
+    TimeoutNowReply { term: Term },
+    /// A follower asks from which index on its own state answers a read (thesis §6.4).
+    ReadIndex {
+        term: Term,
+        /// Echoed in the reply.
+        number: u64,
+    },
+    /// Thesis §6.4.
+    ReadIndexReply {
+        term: Term,
+        number: u64,
+        /// What must be applied first; `None`: ask somebody else.
+        index: Option<LogIndex>,
     },
 }
 
@@ -88,7 +108,11 @@ impl Message {
             | Self::RequestVote { term, .. }
             | Self::RequestVoteReply { term, .. }
             | Self::InstallSnapshot { term, .. }
-            | Self::InstallSnapshotReply { term, .. } => *term,
+            | Self::InstallSnapshotReply { term, .. }
+            | Self::TimeoutNow { term }
+            | Self::TimeoutNowReply { term }
+            | Self::ReadIndex { term, .. }
+            | Self::ReadIndexReply { term, .. } => *term,
         }
     }
 
@@ -162,9 +186,16 @@ impl Message {
                     Ok(())
                 }
             }
+            Self::ReadIndexReply {
+                index: Some(index), ..
+            } if *index > INDEX_MAX => Err("an index that no log reaches by counting"),
             Self::AppendEntriesReply { .. }
             | Self::RequestVoteReply { .. }
-            | Self::InstallSnapshotReply { .. } => Ok(()),
+            | Self::InstallSnapshotReply { .. }
+            | Self::TimeoutNow { .. }
+            | Self::TimeoutNowReply { .. }
+            | Self::ReadIndex { .. }
+            | Self::ReadIndexReply { .. } => Ok(()),
         }
     }
 }

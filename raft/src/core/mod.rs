@@ -29,11 +29,12 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use raft::core::{Committed, Config, Millis, NodeId, Raft, Restored, Role};
+//! use raft::core::{Committed, Config, Membership, Millis, NodeId, Raft, Restored, Role};
 //!
 //! let id = NodeId::new(1);
+//! let members = Membership::of_voters([(id, "10.0.0.1:29016".to_owned())])?;
 //! let now = Millis::new(0);
-//! let mut raft = Raft::new(Config::new(id, vec![id]), Restored::default(), 42, now)?;
+//! let mut raft = Raft::new(Config::new(id, members), Restored::default(), 42, now)?;
 //!
 //! raft.tick(now); // Nobody to wait for: it stands for election ...
 //! let vote = raft.take_write().expect("... and its vote must be on disk");
@@ -50,19 +51,23 @@
 //!
 //! let mut effects = Vec::new();
 //! raft.flush(&mut effects); // For its driver: that it leads. There is no peer to talk to.
-//! # Ok::<(), raft::core::ConfigError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Read next: [`Raft`], [`Effect`], [`WriteBatch`].
 
+mod change;
 mod commit;
 mod config;
 mod effect;
 mod election;
+mod forwarded_reads;
 mod held;
 mod invariants;
 mod journal;
+mod lease;
 mod log;
+mod membership;
 mod message;
 mod progress;
 mod queries;
@@ -71,6 +76,7 @@ mod raft;
 mod read_index;
 mod replication;
 mod snapshot;
+mod transfer;
 mod types;
 
 #[cfg(test)]
@@ -86,9 +92,13 @@ mod snapshot_test;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Config, ConfigError};
-pub use effect::{Committed, Effect, ProposeError, Role};
+pub use config::{Config, ConfigError, Lease};
+pub use effect::{
+    ChangeError, Committed, Effect, MembershipChange, ProposeError, Role, TransferError,
+};
+pub use membership::{MAX_ADDRESS_BYTES, MAX_MEMBERS, Membership, MembershipError};
 pub use message::{AppendOutcome, Message};
+pub use queries::Follower;
 pub use raft::Raft;
 pub use types::{
     CallId, Compaction, Entry, HardState, LogId, LogIndex, Millis, NodeId, Payload, ReadId,

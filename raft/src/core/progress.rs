@@ -46,6 +46,18 @@ pub(super) struct Progress {
     pub(super) last_heard: Millis,
     /// The latest round of reads that this follower has confirmed (thesis §6.4).
     pub(super) acked_round: u64,
+    catch_up: CatchUp,
+}
+
+/// How fast a follower closes in (thesis §4.2.1): in rounds, each up to where our log ended when
+/// the one before was through.
+#[derive(Debug)]
+struct CatchUp {
+    /// The running round ends here.
+    goal: LogIndex,
+    began: Millis,
+    /// The time that the last round took, in milliseconds.
+    took_ms: Option<u64>,
 }
 
 /// See the [module](self).
@@ -80,7 +92,25 @@ impl Progress {
             snapshot_retry_at: now,
             last_heard: now,
             acked_round: 0,
+            catch_up: CatchUp {
+                goal: next_index.prev(),
+                began: now,
+                took_ms: None,
+            },
         }
+    }
+
+    /// Whether a reply came within the last `within_ms`.
+    pub(super) fn is_heard(&self, now: Millis, within_ms: u64) -> bool {
+        now.since(self.last_heard) < within_ms
+    }
+
+    /// Whether it would hold up no commit as a voter: it has everything, or its last round took
+    /// less than `round_ms` and the running one has not taken longer either.
+    pub(super) fn is_caught_up(&self, last: LogIndex, now: Millis, round_ms: u64) -> bool {
+        let running_ms = now.since(self.catch_up.began);
+        let is_fast = self.catch_up.took_ms.is_some_and(|took| took < round_ms);
+        self.match_index == last || (is_fast && running_ms < round_ms)
     }
 
     /// Whether entries may be sent now.
@@ -136,6 +166,13 @@ impl Progress {
             return false;
         }
         self.match_index = match_index;
+        if match_index >= self.catch_up.goal {
+            self.catch_up = CatchUp {
+                goal: last_index,
+                began: now,
+                took_ms: Some(now.since(self.catch_up.began)),
+            };
+        }
         while let Some(message) = self
             .inflight
             .pop_front_if(|message| message.last <= match_index)

@@ -1,6 +1,10 @@
 //! What a driver may ask about the state.
 
+use std::sync::Arc;
+
 use super::effect::Role;
+use super::membership::Membership;
+use super::progress::ProgressState;
 use super::raft::Raft;
 use super::types::{LogId, LogIndex, Millis, NodeId, Term};
 
@@ -13,6 +17,7 @@ impl Raft {
             _ if self.is_halted() => Millis::new(u64::MAX),
             Role::Leader if self.peers.is_empty() => Millis::new(u64::MAX),
             Role::Leader => self.heartbeat_at.min(self.quorum_deadline()),
+            _ if !self.may_campaign() => Millis::new(u64::MAX),
             _ => self.election_deadline,
         }
     }
@@ -83,9 +88,55 @@ impl Raft {
         self.log.bytes()
     }
 
+    /// The membership in force: the latest in the log (§6).
+    #[must_use]
+    pub fn membership(&self) -> &Arc<Membership> {
+        self.memberships.latest()
+    }
+
+    /// The entry that brought the membership in force; zero for the one it was started with.
+    #[must_use]
+    pub fn membership_index(&self) -> LogIndex {
+        self.memberships.latest_index()
+    }
+
+    /// The membership that a state up to `index` includes: for a snapshot of it.
+    #[must_use]
+    pub fn membership_at(&self, index: LogIndex) -> &Arc<Membership> {
+        self.memberships.at(index)
+    }
+
+    /// As leader: what it knows of the others, in the order of their numbers. Otherwise empty.
+    pub fn followers(&self) -> impl Iterator<Item = Follower> {
+        let last = self.log.last().index;
+        let round_ms = self.config.election_timeout_ms.0;
+        self.progress.iter().map(move |(node, progress)| Follower {
+            node: *node,
+            match_index: progress.match_index,
+            silent_ms: self.now.since(progress.last_heard),
+            is_caught_up: progress.is_caught_up(last, self.now, round_ms),
+            receives_snapshot: matches!(progress.state, ProgressState::Snapshot { .. }),
+        })
+    }
+
     /// The term at `index`, if the log still has it.
     #[must_use]
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         self.log.term_at(index)
     }
+}
+
+/// A follower or learner, as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Its number.
+    pub node: NodeId,
+    /// Its log equals the leader's, durably, up to here.
+    pub match_index: LogIndex,
+    /// Since it last answered.
+    pub silent_ms: u64,
+    /// As a voter it would hold nothing up (thesis §4.2.1).
+    pub is_caught_up: bool,
+    /// It lacks entries that are compacted away.
+    pub receives_snapshot: bool,
 }

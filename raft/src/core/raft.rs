@@ -1,18 +1,23 @@
 //! The node's state (Fig. 2, *State*), its inputs, and what every input has in common.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::change::Leaving;
 use super::config::{Config, ConfigError};
 use super::effect::{Committed, Effect, ProposeError, Role};
+use super::forwarded_reads::ForwardedReads;
 use super::held::{self, Held};
 use super::invariants;
 use super::journal::Journal;
 use super::log::Log;
+use super::membership::Memberships;
 use super::message::Message;
 use super::progress::Progress;
 use super::read_index::Reads;
+use super::transfer::Transfer;
 use super::types::{
     CallId, HardState, LogId, LogIndex, Millis, NodeId, Payload, Restored, Term, WriteBatch,
     WriteId,
@@ -26,7 +31,9 @@ use super::types::{
 #[derive(Debug)]
 pub struct Raft {
     pub(super) config: Config,
-    /// The others, in the order of their numbers.
+    pub(super) memberships: Memberships,
+    /// Whom we send to, in the order of their numbers: the other members, and, as leader, those who
+    /// leave.
     pub(super) peers: Vec<NodeId>,
     pub(super) rng: fastrand::Rng,
     pub(super) now: Millis,
@@ -54,8 +61,10 @@ pub struct Raft {
     pub(super) role: Role,
     /// The leader of `current_term`, once heard.
     pub(super) leader: Option<NodeId>,
-    /// When `leader` was last heard.
-    pub(super) leader_heard: Millis,
+    /// The leader last heard, in whatever term, and when.
+    pub(super) heard: Option<(NodeId, Millis)>,
+    /// Until then a node that has heard no leader yet gives no vote, for the sake of leases.
+    pub(super) silent_until: Millis,
     /// When we stand for election, unless a leader is heard (§5.2). Means nothing in a leader.
     pub(super) election_deadline: Millis,
     /// As candidate, of either kind: the answers in this term, our own included.
@@ -72,6 +81,11 @@ pub struct Raft {
     /// As leader: bytes of the entries after `last_applied`.
     pub(super) unapplied_bytes: usize,
     pub(super) reads: Reads,
+    /// As leader: members that are out and shall hear of it.
+    pub(super) leaving: Leaving,
+    /// As leader: whom we hand over to.
+    pub(super) transfer: Option<Transfer>,
+    pub(super) forwarded: ForwardedReads,
 
     pub(super) effects: Vec<Effect>,
     announced: (Role, Term, Option<NodeId>),
@@ -96,20 +110,28 @@ impl Raft {
         let Restored {
             hard_state,
             snapshot,
+            membership,
             prev,
             entries,
         } = restored;
-        let mut peers: Vec<NodeId> = config
-            .voters
-            .iter()
-            .copied()
-            .filter(|id| *id != config.id)
-            .collect();
-        peers.sort_unstable();
+        let base = membership.unwrap_or_else(|| Arc::new(config.initial.clone()));
+        let mut memberships = Memberships::new(snapshot.index, base);
+        for entry in &entries {
+            if let Payload::Membership(membership) = &entry.payload
+                && entry.id.index > snapshot.index
+            {
+                memberships.append(entry.id.index, Arc::clone(membership));
+            }
+        }
+        let silent_ms = match config.lease {
+            Some(_) => config.election_timeout_ms.0,
+            None => 0,
+        };
 
         let log = Log::new(prev, entries);
         let mut raft = Self {
-            peers,
+            memberships,
+            peers: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             now,
             current_term: hard_state.current_term,
@@ -124,7 +146,8 @@ impl Raft {
             snapshot_to_hand: (snapshot != LogId::ZERO).then_some(snapshot),
             role: Role::Follower,
             leader: None,
-            leader_heard: now,
+            heard: None,
+            silent_until: now.plus(silent_ms),
             election_deadline: now,
             votes: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -133,6 +156,9 @@ impl Raft {
             heartbeat_due: false,
             unapplied_bytes: 0,
             reads: Reads::default(),
+            leaving: Leaving::default(),
+            transfer: None,
+            forwarded: ForwardedReads::default(),
             effects: Vec::new(),
             announced: (Role::Follower, hard_state.current_term, None),
             halted: false,
@@ -143,8 +169,9 @@ impl Raft {
             raft.log.reset(snapshot);
             raft.journal.reset(snapshot, LogIndex::ZERO);
         }
+        raft.membership_changed();
         // Alone, there is no leader to wait for.
-        if !raft.peers.is_empty() {
+        if !raft.memberships.latest().is_sole_voter(raft.config.id) {
             raft.restart_election_timer();
         }
         raft.assert_invariants();
@@ -153,6 +180,9 @@ impl Raft {
 
     /// Sets the clock and fires what is due. To be called before each batch of inputs, and when
     /// [`next_deadline`](Self::next_deadline) comes. A clock that goes back is ignored.
+    ///
+    /// `now` must have been read after the last input of the batch arrived: to a leader heard after
+    /// a pause, or a read that came after it, an older time would promise too much (leases).
     pub fn tick(&mut self, now: Millis) {
         self.now = self.now.max(now);
         if self.halted {
@@ -162,11 +192,15 @@ impl Raft {
         // may have been replaced.
         self.check_quorum();
         if self.role == Role::Leader {
+            self.check_transfer();
+            self.forget_those_who_left();
+        }
+        if self.role == Role::Leader {
             if self.now >= self.heartbeat_at {
                 self.heartbeat_due = true;
                 self.heartbeat_at = self.now.plus(self.config.heartbeat_ms);
             }
-        } else if self.now >= self.election_deadline {
+        } else if self.now >= self.election_deadline && self.may_campaign() {
             self.campaign();
         }
         self.announce();
@@ -210,8 +244,9 @@ impl Raft {
                 term,
                 last_log,
                 pre_vote,
+                transfer,
             } => {
-                self.on_request_vote(from, call, term, last_log, pre_vote);
+                self.on_request_vote(from, call, term, last_log, pre_vote, transfer);
             }
             Message::RequestVoteReply {
                 term,
@@ -253,6 +288,14 @@ impl Raft {
             } => {
                 self.on_install_snapshot_reply(from, term, last_included, installed);
             }
+            Message::TimeoutNow { term } => self.on_timeout_now(from, call, term),
+            Message::TimeoutNowReply { term } => {
+                self.hear_follower(from, term);
+            }
+            Message::ReadIndex { number, .. } => self.on_read_index(call, number),
+            Message::ReadIndexReply { number, index, .. } => {
+                self.on_read_index_reply(from, number, index);
+            }
         }
         self.announce();
     }
@@ -261,12 +304,16 @@ impl Raft {
     /// [`flush`](Self::flush).
     ///
     /// # Errors
-    /// Not the leader, or [`Config::max_uncommitted_bytes`] reached. The command was not taken.
+    /// Not the leader, about to be none, or [`Config::max_uncommitted_bytes`] reached. The command
+    /// was not taken.
     pub fn propose(&mut self, command: Bytes) -> Result<LogId, ProposeError> {
         if self.role != Role::Leader || self.halted {
             return Err(ProposeError::NotLeader {
                 leader: self.leader,
             });
+        }
+        if let Some(to) = self.handing_over_to() {
+            return Err(ProposeError::HandingOver { to });
         }
         self.append_own(Payload::Command(command))
     }
@@ -308,15 +355,21 @@ impl Raft {
         if let Some(progress) = self.progress.get_mut(&to) {
             progress.lost(self.now);
         }
+        self.lost_question(to);
     }
 
     /// Ends a batch of inputs: starts replication of what gathered and rounds for waiting reads,
     /// and moves all effects out, in order.
     pub fn flush(&mut self, effects: &mut Vec<Effect>) {
+        if !self.halted {
+            self.forward_reads();
+        }
         if self.role == Role::Leader && !self.halted {
             self.replicate();
             self.start_round();
             self.broadcast_heartbeat();
+            self.go_on_with_transfer();
+            self.announce();
         }
         self.assert_invariants();
         effects.append(&mut self.effects);
@@ -403,6 +456,7 @@ impl Raft {
     pub(super) fn halt(&mut self, reason: String) {
         tracing::error!(node = %self.config.id, term = %self.current_term, reason, "the core halts");
         self.refuse_reads();
+        self.refuse_all_forwarded();
         self.halted = true;
         self.effects.push(Effect::Fatal { reason });
     }
@@ -423,10 +477,13 @@ impl Raft {
         }
     }
 
-    /// Refuses what no honest member of this cluster would send, before it is acted upon.
+    /// Refuses what no honest node of this cluster would send, before it is acted upon.
+    ///
+    /// The sender need not be a member that we know of: a newer membership may not have reached us,
+    /// and its leader is the one to bring it (thesis §4.1).
     fn admit(&self, from: NodeId, message: &Message) -> Result<(), &'static str> {
-        if !self.peers.contains(&from) {
-            return Err("the sender is no other member of this cluster");
+        if from == self.config.id {
+            return Err("the sender has our own number");
         }
         message.check()
     }

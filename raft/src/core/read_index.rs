@@ -11,12 +11,13 @@
 //! ```
 //!
 //! A new leader does not know what its predecessors committed until an entry of its own term is
-//! committed; reads wait for that (§6.4, step 1).
+//! committed; reads wait for that (§6.4, step 1). With a [`Lease`](super::Lease), a round that was
+//! confirmed lately answers reads at once; each heartbeat is a round then.
 
-use super::effect::{Effect, ProposeError, Role};
-use super::quorum::reached_by_majority;
+use super::effect::{ProposeError, Role};
+use super::lease::LeaseClock;
 use super::raft::Raft;
-use super::types::{LogIndex, NodeId, ReadId};
+use super::types::{CallId, LogIndex, NodeId, ReadId};
 
 /// Reads that wait at most; more are refused as [`ProposeError::Overloaded`]. A round takes one
 /// round trip, so this is far more than any client keeps waiting.
@@ -28,17 +29,29 @@ pub(super) struct Reads {
     /// The latest round that was started. Never falls, also across terms, so that an answer from
     /// long ago confirms nothing new.
     round: u64,
+    /// The round that `running` waits for. At most `round`.
+    running_round: u64,
     /// The reads of that round, until it is answered.
     running: Vec<Read>,
     /// They came after it began.
     waiting: Vec<Read>,
+    pub(super) lease: LeaseClock,
 }
 
 /// A read, and what must be applied before it is answered.
 #[derive(Clone, Copy, Debug)]
 struct Read {
-    id: ReadId,
+    origin: Origin,
     index: LogIndex,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// This node, for its client.
+    Own(ReadId),
+    /// A follower, by this call and its own number.
+    Follower { call: CallId, number: u64 },
 }
 
 impl Reads {
@@ -60,27 +73,47 @@ impl Raft {
                 leader: self.leader,
             });
         }
+        self.take_read(Origin::Own(read))
+    }
+
+    /// As leader: as [`read`](Self::read), for us or a follower.
+    pub(super) fn take_read(&mut self, origin: Origin) -> Result<(), ProposeError> {
         if self.reads.running.len() + self.reads.waiting.len() >= MAX_READS {
             return Err(ProposeError::Overloaded);
         }
         // Whatever our predecessors committed comes before our term's first entry.
         let index = self.commit_index.max(self.term_start);
-        self.reads.waiting.push(Read { id: read, index });
+        if self.is_serving() && self.has_lease() {
+            self.answer_read(origin, Some(index));
+        } else {
+            self.reads.waiting.push(Read { origin, index });
+        }
         Ok(())
     }
 
-    /// As leader: starts a round for the reads that wait, unless one is under way.
+    /// As leader: a round for the reads that wait, unless one is under way; with leases, also for
+    /// a heartbeat that is due.
     pub(super) fn start_round(&mut self) {
-        if self.reads.waiting.is_empty() || !self.reads.running.is_empty() || !self.is_serving() {
+        let reads_wait =
+            !self.reads.waiting.is_empty() && self.reads.running.is_empty() && self.is_serving();
+        let renews_lease = self.config.lease.is_some() && self.heartbeat_due;
+        if !reads_wait && !renews_lease {
             return;
         }
         self.reads.round += 1;
-        std::mem::swap(&mut self.reads.running, &mut self.reads.waiting);
-        // Who was silent lately hears of the round by the next heartbeat.
-        let silent_ms = self.config.election_timeout_ms.0;
-        for to in self.peers.clone() {
-            if !self.heartbeat_due && self.now.since(self.progress_of(to).last_heard) < silent_ms {
-                self.send_heartbeat(to);
+        let round = self.reads.round;
+        if self.config.lease.is_some() {
+            self.reads.lease.round_begins(round, self.now);
+        }
+        if reads_wait {
+            self.reads.running_round = round;
+            std::mem::swap(&mut self.reads.running, &mut self.reads.waiting);
+            // Who was silent lately hears of the round by the next heartbeat.
+            let silent_ms = self.config.election_timeout_ms.0;
+            for to in self.peers.clone() {
+                if !self.heartbeat_due && self.progress[&to].is_heard(self.now, silent_ms) {
+                    self.send_heartbeat(to);
+                }
             }
         }
         self.finish_round();
@@ -92,36 +125,47 @@ impl Raft {
             tracing::error!(node = %self.config.id, %from, round, "ignores the answer to a round that never was");
             return;
         }
-        let progress = self.progress_of(from);
-        progress.acked_round = progress.acked_round.max(round);
-        self.finish_round();
+        let Some(progress) = self.progress.get_mut(&from) else {
+            return;
+        };
+        if round > progress.acked_round {
+            progress.acked_round = round;
+            self.finish_round();
+        }
     }
 
     /// Refuses all reads: we lead no longer.
     pub(super) fn refuse_reads(&mut self) {
-        let Reads {
-            running, waiting, ..
-        } = &mut self.reads;
-        for read in running.drain(..).chain(waiting.drain(..)) {
-            self.effects.push(Effect::ReadRefused { read: read.id });
+        self.reads.lease.reset();
+        let running = std::mem::take(&mut self.reads.running);
+        let waiting = std::mem::take(&mut self.reads.waiting);
+        for read in running.into_iter().chain(waiting) {
+            self.answer_read(read.origin, None);
         }
     }
 
-    /// Answers the reads of the running round, once a majority has confirmed it.
+    /// As leader: what a majority has confirmed renews the lease, and answers the reads that
+    /// waited for it.
     fn finish_round(&mut self) {
-        if self.reads.running.is_empty() {
+        if self.reads.running.is_empty() && self.config.lease.is_none() {
             return;
         }
-        let mut acked: Vec<u64> = self
-            .progress
-            .values()
-            .map(|progress| progress.acked_round)
-            .collect();
-        acked.push(self.reads.round);
-        if reached_by_majority(&mut acked) == self.reads.round {
-            for Read { id, index } in self.reads.running.drain(..) {
-                self.effects.push(Effect::ReadReady { read: id, index });
+        let confirmed = self.reached(self.reads.round, |progress| progress.acked_round, 0);
+        self.reads.lease.round_confirmed(confirmed);
+        if confirmed >= self.reads.running_round {
+            for read in std::mem::take(&mut self.reads.running) {
+                self.answer_read(read.origin, Some(read.index));
             }
         }
+    }
+
+    /// As leader: nobody else can have been elected, by the clock.
+    fn has_lease(&self) -> bool {
+        let (shortest_ms, _) = self.config.election_timeout_ms;
+        self.config.lease.is_some_and(|lease| {
+            self.reads
+                .lease
+                .holds(self.now, lease.length_ms(shortest_ms))
+        })
     }
 }

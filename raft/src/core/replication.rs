@@ -15,6 +15,8 @@
 //! A heartbeat is an `AppendEntries` without entries, sent with a `prev_log` that the follower is
 //! known to have. It is answered at once, whatever the follower's disk does.
 
+use std::sync::Arc;
+
 use super::effect::{ProposeError, Role};
 use super::message::{AppendOutcome, Message};
 use super::raft::Raft;
@@ -44,8 +46,21 @@ impl Raft {
         };
         let entry = Entry { id, payload };
         self.unapplied_bytes += entry.size_bytes();
-        self.log.append(entry);
+        self.append_to_log(entry);
         id
+    }
+
+    /// Adds an entry, and heeds a membership at once (§6).
+    fn append_to_log(&mut self, entry: Entry) {
+        let index = entry.id.index;
+        let membership = match &entry.payload {
+            Payload::Membership(membership) => Some(Arc::clone(membership)),
+            Payload::Empty | Payload::Command(_) => None,
+        };
+        self.log.append(entry);
+        if let Some(membership) = membership {
+            self.enter_membership(index, membership);
+        }
     }
 
     /// As leader: sends to each follower what it lacks and its window has room for.
@@ -171,15 +186,28 @@ impl Raft {
         outcome: AppendOutcome,
         round: u64,
     ) {
-        if self.role != Role::Leader || term != self.current_term {
+        if !self.hear_follower(from, term) {
             return;
         }
-        self.progress_of(from).last_heard = self.now;
         self.count_round(from, round);
         match outcome {
             AppendOutcome::Accepted { match_index } => self.on_accepted(from, match_index),
             AppendOutcome::Rejected { rejected, hint } => self.on_rejected(from, rejected, hint),
         }
+    }
+
+    /// As leader: notes a reply of `term`. False if it is none to what we, as leader of that term,
+    /// ask of this node.
+    pub(super) fn hear_follower(&mut self, from: NodeId, term: Term) -> bool {
+        if self.role != Role::Leader || term != self.current_term {
+            return false;
+        }
+        let progress = self.progress.get_mut(&from);
+        if let Some(progress) = progress {
+            progress.last_heard = self.now;
+            return true;
+        }
+        false
     }
 
     /// Takes `from` for the leader of our term. False, and the end of this node, if another node
@@ -202,7 +230,7 @@ impl Raft {
     pub(super) fn progress_of(&mut self, peer: NodeId) -> &mut super::progress::Progress {
         self.progress
             .get_mut(&peer)
-            .expect("become_leader() made one Progress per peer")
+            .expect("a leader has one per peer")
     }
 
     /// Sends one message of entries, if there is something to send and room for it.
@@ -294,7 +322,7 @@ impl Raft {
             if entry.id.term < before.term {
                 return Err(before);
             }
-            self.log.append(entry);
+            self.append_to_log(entry);
         }
         Ok(())
     }
@@ -309,6 +337,9 @@ impl Raft {
         self.log.truncate(from);
         self.journal.truncate(from);
         self.held.disown(from.prev());
+        if self.memberships.truncate(from) {
+            self.membership_changed();
+        }
     }
 
     fn on_accepted(&mut self, from: NodeId, match_index: LogIndex) {
@@ -321,7 +352,7 @@ impl Raft {
         let progress = self
             .progress
             .get_mut(&from)
-            .expect("become_leader() made one");
+            .expect("a leader has one per peer");
         if progress.accepted(match_index, last, log_prev, now, &self.config) {
             self.advance_commit();
         }

@@ -1,5 +1,7 @@
 //! §5.3, Fig. 2 *AppendEntries RPC* and *Leaders*; flow control.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::message::{AppendOutcome, Message};
@@ -569,7 +571,12 @@ fn no_message_of_a_peer_panics() {
                         done,
                         ..
                     } => {
-                        bench.raft.chunk_stored(call, last_included, offset, done);
+                        bench.raft.chunk_stored(
+                            call,
+                            last_included,
+                            offset,
+                            done.then(|| Arc::new(members(3))),
+                        );
                     }
                     Effect::Fatal { .. } => halted += 1,
                     _ => {}
@@ -655,6 +662,7 @@ fn wild_message(rng: &mut fastrand::Rng) -> Message {
             term: Term::new(term),
             last_log: log_id,
             pre_vote: rng.bool(),
+            transfer: false,
         },
         4 => vote(term, rng.bool(), rng.bool()),
         5 => Message::InstallSnapshot {

@@ -4,9 +4,12 @@
 //! are taken by the driver and reported here, and let the head of the log go, but for a tail for
 //! followers that were away briefly. A follower that needs more gets the file.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::effect::{Effect, Role};
+use super::membership::{Membership, Memberships};
 use super::message::Message;
 use super::progress::ProgressState;
 use super::raft::Raft;
@@ -36,6 +39,7 @@ impl Raft {
             "a snapshot is of our own log"
         );
         self.snapshot = last_included;
+        self.memberships.compact(last_included.index);
         let retained_bytes = self.config.retained_log_bytes;
         let mut drop_upto = self.log.tail_start(last_included.index, retained_bytes);
         if let Some(needed) = self.needed_by_receivers() {
@@ -48,18 +52,18 @@ impl Raft {
 
     /// A chunk that came with [`Effect::ReceiveSnapshot`] is stored, or was refused for being out
     /// of place: the next one must start at `next_offset`. `complete`: the whole file is verified
-    /// and durable. Answers the call.
+    /// and durable, and includes this membership. Answers the call.
     pub fn chunk_stored(
         &mut self,
         call: CallId,
         last_included: LogId,
         next_offset: u64,
-        complete: bool,
+        complete: Option<Arc<Membership>>,
     ) {
         if self.is_halted() {
             return;
         }
-        let installed = complete && self.install(last_included);
+        let installed = complete.is_some_and(|members| self.install(last_included, members));
         let write = if installed {
             self.covers_installed(last_included)
         } else {
@@ -167,17 +171,13 @@ impl Raft {
         last_included: LogId,
         installed: bool,
     ) {
-        if self.role != Role::Leader || term != self.current_term {
-            return;
-        }
-        self.progress_of(from).last_heard = self.now;
-        if installed {
+        if self.hear_follower(from, term) && installed {
             self.on_installed(from, last_included);
         }
     }
 
     /// Takes a complete snapshot file for our state (Fig. 13, rules 5-8). False if we cannot use it.
-    fn install(&mut self, last_included: LogId) -> bool {
+    fn install(&mut self, last_included: LogId, membership: Arc<Membership>) -> bool {
         if last_included.index <= self.commit_index {
             return true;
         }
@@ -193,11 +193,17 @@ impl Raft {
         if self.log.contains(last_included) {
             // Rule 6: what follows it stays.
             self.compact(last_included.index);
+            self.memberships.compact(last_included.index);
         } else {
             // Rule 7: another term there, or nothing: the whole log goes (failure checklist 77).
             self.log.reset(last_included);
             self.journal.reset(last_included, agreed);
             self.held.disown(agreed);
+            let is_news = membership != *self.memberships.latest();
+            self.memberships = Memberships::new(last_included.index, membership);
+            if is_news {
+                self.membership_changed();
+            }
         }
         true
     }

@@ -1,5 +1,7 @@
 //! §7, Fig. 13 *InstallSnapshot RPC*, from both sides; compaction.
 
+use std::sync::Arc;
+
 use super::message::Message;
 use super::testing::*;
 use super::types::{CallId, Compaction, HardState, LogId, Restored, Term};
@@ -75,7 +77,7 @@ fn chunks_are_stored_and_then_answered() {
     else {
         panic!("{effects:?}")
     };
-    bench.raft.chunk_stored(call, last_included, 4, false);
+    bench.raft.chunk_stored(call, last_included, 4, None);
     assert_eq!(bench.said(), [reply(3, id(9, 2), 4)]);
 }
 
@@ -93,7 +95,9 @@ fn a_chunk_is_a_sign_of_life() {
 #[test]
 fn the_suffix_stays_if_the_log_has_the_last_included_entry() {
     let mut bench = follower(&[1, 1, 2, 2], 1);
-    bench.raft.chunk_stored(CallId::new(7), id(3, 2), 9, true);
+    bench
+        .raft
+        .chunk_stored(CallId::new(7), id(3, 2), 9, Some(Arc::new(members(3))));
     assert_eq!((bench.raft.last_log(), bench.commit()), (id(4, 2), 3));
     assert_eq!(bench.terms(), [2]);
     let told = [installed(3, id(3, 2), 9)];
@@ -121,7 +125,9 @@ fn the_suffix_stays_if_the_log_has_the_last_included_entry() {
 fn otherwise_the_whole_log_goes() {
     for terms in [&[1, 1][..], &[1, 1, 1, 1, 1]] {
         let mut bench = follower(terms, 1);
-        bench.raft.chunk_stored(CallId::new(7), id(4, 2), 9, true);
+        bench
+            .raft
+            .chunk_stored(CallId::new(7), id(4, 2), 9, Some(Arc::new(members(3))));
         assert_eq!((bench.raft.last_log(), bench.commit()), (id(4, 2), 4));
         assert_eq!(bench.raft.log_bytes(), 0);
         let batch = bench.take();
@@ -153,7 +159,9 @@ fn a_snapshot_of_what_is_committed_already_is_answered_without_being_taken() {
         bench.answer(N2, chunk(3, id(3, 2), 0, false)),
         Some(installed(3, id(3, 2), 4))
     );
-    bench.raft.chunk_stored(CallId::new(7), id(2, 1), 9, true);
+    bench
+        .raft
+        .chunk_stored(CallId::new(7), id(2, 1), 9, Some(Arc::new(members(3))));
     assert_eq!(bench.said(), [installed(3, id(2, 1), 9)]);
     assert_eq!((bench.raft.snapshot(), bench.commit()), (LogId::ZERO, 3));
     assert_eq!(bench.raft.take_committed(1), None);
@@ -176,7 +184,9 @@ fn a_write_of_entries_that_a_snapshot_replaced_counts_nothing() {
     let mut bench = follower(&[1], 1);
     bench.step(N2, append(3, id(1, 1), &[3, 3], 0));
     let old = bench.take();
-    bench.raft.chunk_stored(CallId::new(7), id(9, 3), 9, true);
+    bench
+        .raft
+        .chunk_stored(CallId::new(7), id(9, 3), 9, Some(Arc::new(members(3))));
     bench.raft.persisted(old.id);
     assert_eq!(bench.raft.durable_index(), index(1));
     assert_eq!(bench.said(), [accepted(3, 1)]);
@@ -193,6 +203,7 @@ fn a_restored_log_that_contradicts_the_snapshot_is_forgotten() {
             voted_for: None,
         },
         snapshot: id(3, 2),
+        membership: None,
         prev: LogId::ZERO,
         entries: entries(1, &[1, 1, 1, 1]),
     };

@@ -7,7 +7,7 @@ use super::types::{
     CallId, Entry, HardState, LogId, LogIndex, Millis, NodeId, Payload, ReadId, Restored, Term,
     WriteBatch,
 };
-use super::{Config, Effect, Raft, Role};
+use super::{Config, Effect, Membership, Raft, Role};
 
 pub(super) const N1: NodeId = NodeId::new(1);
 pub(super) const N2: NodeId = NodeId::new(2);
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     pub(super) fn restored(voters: u64, restored: Restored, adapt: impl Fn(&mut Config)) -> Self {
-        let mut config = Config::new(N1, (1..=voters).map(NodeId::new).collect());
+        let mut config = Config::new(N1, members(voters));
         adapt(&mut config);
         let now = Millis::new(1_000);
         let raft = Raft::new(config, restored, 1, now).expect("tests restore sound states");
@@ -85,11 +85,11 @@ impl Bench {
     pub(super) fn elect(&mut self) {
         self.time_out();
         let term = self.raft.term().next().get();
-        for voter in 2..=self.raft.config.voters.len() as u64 {
+        for voter in 2..=self.raft.config.initial.voters().len() as u64 {
             self.step(NodeId::new(voter), vote(term, true, true));
         }
         self.sync();
-        for voter in 2..=self.raft.config.voters.len() as u64 {
+        for voter in 2..=self.raft.config.initial.voters().len() as u64 {
             self.step(NodeId::new(voter), vote(term, true, false));
         }
         assert_eq!(self.raft.role(), Role::Leader);
@@ -226,6 +226,12 @@ impl Bench {
     }
 }
 
+/// Voters 1 to `voters`.
+pub(super) fn members(voters: u64) -> Membership {
+    let address = |id: u64| (NodeId::new(id), format!("10.0.0.{id}:1"));
+    Membership::of_voters((1..=voters).map(address)).expect("numbered, and few")
+}
+
 pub(super) fn index(index: u64) -> LogIndex {
     LogIndex::new(index)
 }
@@ -290,6 +296,7 @@ pub(super) fn ask_vote(term: u64, last_log: LogId) -> Message {
         term: Term::new(term),
         last_log,
         pre_vote: false,
+        transfer: false,
     }
 }
 
@@ -298,6 +305,7 @@ pub(super) fn ask_pre_vote(term: u64, last_log: LogId) -> Message {
         term: Term::new(term),
         last_log,
         pre_vote: true,
+        transfer: false,
     }
 }
 

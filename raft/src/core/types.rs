@@ -1,8 +1,11 @@
 //! The words of the protocol: terms, indexes, nodes, entries (paper §5.1-§5.3).
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+use super::membership::Membership;
 
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
@@ -160,6 +163,8 @@ pub enum Payload {
     Empty,
     /// A command, opaque to Raft.
     Command(Bytes),
+    /// Who takes part from this entry on (§6).
+    Membership(Arc<Membership>),
 }
 
 /// One entry of the log.
@@ -175,11 +180,12 @@ impl Entry {
     /// Bytes that bounds on memory, messages and the log count for this entry.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        let command = match &self.payload {
+        let payload = match &self.payload {
             Payload::Empty => 0,
             Payload::Command(command) => command.len(),
+            Payload::Membership(membership) => membership.size_bytes(),
         };
-        size_of::<Self>() + command
+        size_of::<Self>() + payload
     }
 }
 
@@ -231,6 +237,9 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The latest snapshot's last included entry; [`LogId::ZERO`] without one.
     pub snapshot: LogId,
+    /// The membership that the snapshot includes. Without one, [`Config::initial`](super::Config::initial)
+    /// is taken.
+    pub membership: Option<Arc<Membership>>,
     /// The entry before `entries[0]`. At or before `snapshot`.
     pub prev: LogId,
     /// The log after `prev`, of ascending indexes without a gap. Where it ends before `snapshot`

@@ -1,6 +1,8 @@
 //! applyChan: what comes out of the node, in the order of the log.
 
-use crate::core::{Entry, LogId, NodeId};
+use std::sync::Arc;
+
+use crate::core::{Entry, LogId, Membership, NodeId};
 use crate::node::inbox::Inbox;
 use crate::storage::{SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
 
@@ -18,6 +20,11 @@ pub enum Refusal {
     LeadershipLost {
         /// Who leads now, where known.
         leader: Option<NodeId>,
+    },
+    /// This node hands leadership over; nothing was done. `to` leads in a moment.
+    HandingOver {
+        /// Who takes over.
+        to: NodeId,
     },
     /// A bound of [`NodeOptions`](super::NodeOptions) is reached; nothing was done.
     Overloaded,
@@ -107,24 +114,28 @@ impl InstalledSnapshot {
 /// The wish for a snapshot. May be moved to another thread; dropping it says that it failed.
 pub struct SnapshotJob<W: Waiter> {
     store: SnapshotStore,
+    /// As of the last entry that comes before this in applyChan.
+    membership: Arc<Membership>,
     /// `None` once reported.
     inbox: Option<Inbox<W>>,
 }
 
 impl<W: Waiter> SnapshotJob<W> {
-    pub(super) fn new(store: SnapshotStore, inbox: Inbox<W>) -> Self {
+    pub(super) fn new(store: SnapshotStore, membership: Arc<Membership>, inbox: Inbox<W>) -> Self {
         Self {
             store,
+            membership,
             inbox: Some(inbox),
         }
     }
 
-    /// Starts the file of a snapshot whose last included entry is `last_included`.
+    /// Starts the file of a snapshot whose last included entry is `last_included`: the last one
+    /// that came before this wish.
     ///
     /// # Errors
     /// [`StorageError`], e.g. when the disk is full. The node will ask again.
     pub fn create(&self, last_included: LogId) -> Result<SnapshotWriter, StorageError> {
-        self.store.create(last_included)
+        self.store.create(last_included, &self.membership)
     }
 
     /// Makes the file durable, drops older ones, and lets the node compact its log.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rpc::{Code, RpcError};
 
 use crate::convert;
-use crate::core::{CallId, Message};
+use crate::core::{CallId, LogIndex, Message};
 use crate::node::inbox::PeerReply;
 
 /// A call that the core has not answered for so long never will be: its caller has given up.
@@ -72,6 +72,21 @@ impl PeerCalls {
                 term: term.get(),
                 next_offset,
                 installed,
+            }),
+            (PeerReply::TimeoutNow(done), Message::TimeoutNowReply { term }) => {
+                done.run(proto::raft::TimeoutNowReply { term: term.get() });
+            }
+            (
+                PeerReply::ReadIndex(done),
+                Message::ReadIndexReply {
+                    term,
+                    number,
+                    index,
+                },
+            ) => done.run(proto::raft::ReadIndexReply {
+                term: term.get(),
+                number,
+                index: index.map(LogIndex::get),
             }),
             (reply, message) => {
                 tracing::error!(?message, "the core answered another question");

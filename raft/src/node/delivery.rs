@@ -53,6 +53,11 @@ impl<W: Waiter> Delivery<W> {
         self.proposals.push_back((id, waiter));
     }
 
+    /// Reads that are safe once more is delivered.
+    pub(super) fn reads_behind(&self) -> usize {
+        self.safe_reads.len()
+    }
+
     pub(super) fn next_read(&mut self) -> ReadId {
         let read = self.next_read;
         self.next_read = read.next();

@@ -1,12 +1,13 @@
 //! Who gets which answer, and in which order things come out of applyChan.
 
+use std::sync::Arc;
 use std::sync::mpsc;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
-use crate::core::{Config, Millis, Restored, Term};
+use crate::core::{Config, Membership, Millis, Restored, Term};
 use crate::node::apply::SnapshotJob;
 use crate::node::inbox::Inbox;
 use crate::storage::{Identity, Persister, PersisterOptions, sim_disk::SimDisk};
@@ -36,7 +37,7 @@ struct Alone {
 impl Alone {
     fn with_room_for(messages: usize) -> Self {
         let id = NodeId::new(0);
-        let config = Config::new(id, vec![id]);
+        let config = Config::new(id, Membership::of_voters([(id, String::new())]).unwrap());
         let mut raft = Raft::new(config, Restored::default(), 1, Millis::ZERO).unwrap();
         raft.tick(Millis::new(1));
         let identity = Identity {
@@ -239,7 +240,7 @@ fn without_a_state_machine_everybody_is_answered_and_the_driver_waits_for_nobody
 
     // The driver, were the inbox full, would wait for itself.
     let (inbox, received) = Inbox::new(1, 1);
-    let job = SnapshotJob::new(alone.snapshots.clone(), inbox);
+    let job = SnapshotJob::new(alone.snapshots.clone(), Arc::default(), inbox);
     assert!(alone.delivery.has_room());
     alone.delivery.send(ApplyMsg::TakeSnapshot(job));
     assert!(received.events.try_recv().is_err());

@@ -4,7 +4,7 @@
 //! it asks. Messages leave first, the log writer gets its batch next, so that this node's disk works
 //! while its peers' do (thesis §10.2.1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded, select};
 use parking_lot::Mutex;
-use rpc::Code;
+use rpc::{Code, RpcError};
 
 use super::apply::{ApplyMsg, Refusal, SnapshotJob, Waiter};
 use super::calls::PeerCalls;
@@ -20,17 +20,22 @@ use super::delivery::Delivery;
 use super::disk_watch::DiskWatch;
 use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
 use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
+use super::operator::Begun;
 use super::options::NodeOptions;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
     CallId, Config, Effect, Entry, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term,
 };
-use crate::peer::Peer;
+use crate::peer::Peers;
 use crate::storage::{Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, TornTail};
 
 /// Events, and client requests, that one turn takes at most: bounds how long a heartbeat waits.
 const MAX_TURN: usize = 1024;
+
+/// Reads that may wait for this node to apply what they must see; more are refused. A follower that
+/// lags behind would gather them without end.
+const MAX_READS_BEHIND: usize = 65_536;
 
 /// After a snapshot failed (disk full, say) the next try waits this long.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
@@ -38,14 +43,14 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 /// Owns the core. Fields are dropped in order: the receiving end of the inbox before the threads that
 /// are joined, so that none of them waits for room in it.
 pub(super) struct Driver<W: Waiter> {
-    raft: Raft,
-    options: NodeOptions,
+    pub(super) raft: Raft,
+    pub(super) options: NodeOptions,
     started: Instant,
     inbox: Inbox<W>,
-    received: InboxReceiver<W>,
+    pub(super) received: InboxReceiver<W>,
     status: Arc<Mutex<NodeStatus>>,
 
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Peers,
     calls: PeerCalls,
     delivery: Delivery<W>,
 
@@ -56,6 +61,14 @@ pub(super) struct Driver<W: Waiter> {
     snapshot_receiver: SnapshotReceiver,
     snapshot_senders: BTreeMap<NodeId, SnapshotSender>,
     own_snapshot: OwnSnapshot,
+    pub(super) begun: Begun,
+    turn: Turn<W>,
+}
+
+/// What one turn takes out of the inbox. Empty between turns.
+struct Turn<W> {
+    events: VecDeque<Event>,
+    requests: VecDeque<ClientRequest<W>>,
 }
 
 /// The snapshot of this node's own state.
@@ -101,13 +114,6 @@ impl<W: Waiter> Driver<W> {
         let writer = LogWriter::start(persister, inbox.clone()).map_err(StartError::Thread)?;
         let snapshot_receiver = SnapshotReceiver::start(snapshots.clone(), inbox.clone())
             .map_err(StartError::Thread)?;
-        let peers = (0u64..)
-            .map(NodeId::new)
-            .zip(&options.addresses)
-            .filter(|(id, _)| *id != options.id)
-            .map(|(id, &addr)| (id, Peer::new(&options, id, addr)))
-            .collect();
-
         let status = Arc::new(Mutex::new(status_of(&raft)));
         let handle = NodeHandle {
             inbox: inbox.clone(),
@@ -119,7 +125,7 @@ impl<W: Waiter> Driver<W> {
             inbox,
             received,
             status,
-            peers,
+            peers: Peers::default(),
             calls: PeerCalls::new(),
             delivery: Delivery::new(apply_sender, options.max_message_bytes),
             writer,
@@ -128,6 +134,11 @@ impl<W: Waiter> Driver<W> {
             snapshot_receiver,
             snapshot_senders: BTreeMap::new(),
             own_snapshot: OwnSnapshot::Idle,
+            begun: Begun::default(),
+            turn: Turn {
+                events: VecDeque::new(),
+                requests: VecDeque::new(),
+            },
             options,
         };
         Ok((driver, handle, apply_chan, recovered.torn_tail))
@@ -161,6 +172,7 @@ impl<W: Waiter> Driver<W> {
             self.hand_to_writer()?;
             self.delivery.deliver(&mut self.raft, &self.snapshots);
             self.take_snapshot_if_due();
+            self.answer_change();
             self.calls.forget_lost();
             *self.status.lock() = status_of(&self.raft);
         }
@@ -169,26 +181,33 @@ impl<W: Waiter> Driver<W> {
     /// Sleeps until something happens or the core's next deadline, then takes what has gathered.
     fn take_inputs(&mut self) -> Result<ControlFlow<()>, FatalError> {
         let timeout = Duration::from_millis(self.raft.next_deadline().since(self.now()));
-        let (event, request) = select! {
-            recv(self.received.events) -> event => (event.ok(), None),
-            recv(self.received.clients) -> request => (None, request.ok()),
-            default(timeout) => (None, None),
+        let (event, request, wish) = select! {
+            recv(self.received.events) -> event => (event.ok(), None, None),
+            recv(self.received.clients) -> request => (None, request.ok(), None),
+            recv(self.received.wishes) -> wish => (None, None, wish.ok()),
+            default(timeout) => (None, None, None),
         };
+        // Taken out first, the clock read after: the core must not take what has just come for
+        // something older.
+        self.turn.events.extend(event);
+        let events = self.received.events.try_iter().take(MAX_TURN);
+        self.turn.events.extend(events);
+        self.turn.requests.extend(request);
+        let requests = self.received.clients.try_iter().take(MAX_TURN);
+        self.turn.requests.extend(requests);
         self.raft.tick(self.now());
         self.resign_if_disk_hangs();
 
-        let events = self.received.events.clone();
-        for event in event.into_iter().chain(events.try_iter().take(MAX_TURN)) {
+        while let Some(event) = self.turn.events.pop_front() {
             if self.on_event(event)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        let requests = self.received.clients.clone();
-        for request in request
-            .into_iter()
-            .chain(requests.try_iter().take(MAX_TURN))
-        {
+        while let Some(request) = self.turn.requests.pop_front() {
             self.on_request(request);
+        }
+        if let Some(wish) = wish {
+            self.on_wish(wish);
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -226,6 +245,10 @@ impl<W: Waiter> Driver<W> {
                 next_offset,
                 complete,
             } => {
+                // A file from before there were memberships has that of the cluster's beginning.
+                let complete = complete.map(|membership| {
+                    membership.unwrap_or_else(|| Arc::new(self.options.initial.clone()))
+                });
                 self.raft
                     .chunk_stored(call, last_included, next_offset, complete);
             }
@@ -247,9 +270,17 @@ impl<W: Waiter> Driver<W> {
                 self.received.queued.release(command.len());
                 self.propose(command, waiter);
             }
-            ClientRequest::Read { waiter } => {
+            ClientRequest::Read { waiter, anywhere } => {
+                if self.delivery.reads_behind() >= MAX_READS_BEHIND {
+                    return waiter.refuse(Refusal::Overloaded);
+                }
                 let read = self.delivery.next_read();
-                match self.raft.read(read) {
+                let taken = if anywhere {
+                    self.raft.read_anywhere(read)
+                } else {
+                    self.raft.read(read)
+                };
+                match taken {
                     Ok(()) => self.delivery.await_read(read, waiter),
                     Err(error) => waiter.refuse(refusal(&error)),
                 }
@@ -303,18 +334,25 @@ impl<W: Waiter> Driver<W> {
                 self.delivery.read_refused(read, self.raft.leader());
             }
             Effect::RoleChanged { role, term, leader } => self.on_role_change(role, term, leader),
+            Effect::MembershipChanged { membership } => {
+                self.peers.follow(&self.options, &membership);
+            }
+            Effect::TransferFailed { to } => self.transfer_failed(to),
             Effect::Fatal { reason } => return Err(FatalError::Safety(reason)),
         }
         Ok(())
     }
 
     fn send(&self, to: NodeId, message: Message) {
-        let Some(peer) = self.peers.get(&to) else {
-            return;
+        let Some(peer) = self.peers.get(to) else {
+            // Its address is none. As if the network had lost it, so that nothing waits for it.
+            return self.inbox.peer_reply(to, Err(no_address()));
         };
         let timeout = match &message {
             // An election that waits longer than its timeout is over.
-            Message::RequestVote { .. } => self.options.election_timeout.0,
+            Message::RequestVote { .. } | Message::TimeoutNow { .. } => {
+                self.options.election_timeout.0
+            }
             // Covers a slow fdatasync at the follower; heartbeats tell meanwhile that it lives. A
             // large entry must not be given up, and sent again, while it is still travelling.
             Message::AppendEntries { entries, .. } => {
@@ -331,8 +369,8 @@ impl<W: Waiter> Driver<W> {
 
     /// One shipment at a time a follower: while an older one ends, the core is told to ask again.
     fn send_snapshot(&mut self, to: NodeId, last_included: LogId, term: Term) {
-        let Some(peer) = self.peers.get(&to) else {
-            return;
+        let Some(peer) = self.peers.get(to) else {
+            return self.raft.snapshot_sent(to, last_included, false);
         };
         if let Some(running) = self.snapshot_senders.get(&to)
             && !running.is_finished()
@@ -366,6 +404,9 @@ impl<W: Waiter> Driver<W> {
             node = %self.options.id, %term, ?role, leader = leader.map(tracing::field::display),
             "role or leader changed"
         );
+        if let Some(leader) = leader {
+            self.transfer_succeeded(leader);
+        }
         if role != Role::Leader {
             self.delivery.leadership_lost(leader);
             for sender in self.snapshot_senders.values() {
@@ -421,15 +462,22 @@ impl<W: Waiter> Driver<W> {
             && self.delivery.has_room()
         {
             self.own_snapshot = OwnSnapshot::Running;
-            let job = SnapshotJob::new(self.snapshots.clone(), self.inbox.clone());
+            let job = SnapshotJob::new(
+                self.snapshots.clone(),
+                Arc::clone(self.raft.membership_at(self.delivery.delivered())),
+                self.inbox.clone(),
+            );
             self.delivery.send(ApplyMsg::TakeSnapshot(job));
         }
     }
 
     fn refuse_everybody(&mut self) {
         self.delivery.refuse_everybody();
-        for request in self.received.clients.try_iter() {
-            let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter }) = request;
+        self.refuse_wishes();
+        let taken = std::mem::take(&mut self.turn.requests);
+        for request in taken.into_iter().chain(self.received.clients.try_iter()) {
+            let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter, .. }) =
+                request;
             waiter.refuse(Refusal::ShuttingDown);
         }
         for sender in self.snapshot_senders.values() {
@@ -439,22 +487,21 @@ impl<W: Waiter> Driver<W> {
 }
 
 fn core_config(options: &NodeOptions) -> Config {
-    let voters = (0..options.addresses.len() as u64)
-        .map(NodeId::new)
-        .collect();
     let (shortest, longest) = options.election_timeout;
     Config {
         election_timeout_ms: (millis(shortest), millis(longest)),
         heartbeat_ms: millis(options.heartbeat),
         max_message_bytes: options.max_message_bytes,
         retained_log_bytes: options.retained_log_bytes,
-        ..Config::new(options.id, voters)
+        lease: options.lease,
+        ..Config::new(options.id, options.initial.clone())
     }
 }
 
 fn refusal(error: &ProposeError) -> Refusal {
     match *error {
         ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
+        ProposeError::HandingOver { to } => Refusal::HandingOver { to },
         ProposeError::Overloaded => Refusal::Overloaded,
     }
 }
@@ -471,7 +518,14 @@ fn status_of(raft: &Raft) -> NodeStatus {
         last_applied: raft.last_applied(),
         snapshot: raft.snapshot(),
         log_bytes: raft.log_bytes(),
+        membership: Arc::clone(raft.membership()),
+        membership_index: raft.membership_index(),
+        handing_over_to: raft.handing_over_to(),
     }
+}
+
+fn no_address() -> RpcError {
+    RpcError::new(Code::Unavailable, "this member's address is no ip:port")
 }
 
 /// How long `bytes` take to a follower at the slowest rate worth waiting for, 1 MiB a second.

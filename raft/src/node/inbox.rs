@@ -1,18 +1,22 @@
-//! The inbox: everything that reaches the driver, through two bounded channels.
+//! The inbox: everything that reaches the driver, through three bounded channels.
 //!
 //! Clients have a channel of their own, so that a flood of proposals cannot hold up what keeps the
-//! cluster alive: peers' calls, their replies, the disk's completions.
+//! cluster alive: peers' calls, their replies, the disk's completions; and so do operators, who are
+//! to be heard during such a flood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use proto::raft::{AppendEntriesReply, InstallSnapshotReply, RequestVoteReply};
+use proto::raft::{
+    AppendEntriesReply, InstallSnapshotReply, ReadIndexReply, RequestVoteReply, TimeoutNowReply,
+};
 use rpc::{Code, Done, RpcError};
 
-use crate::core::{CallId, LogId, LogIndex, Message, NodeId, WriteId};
+use crate::core::{CallId, LogId, LogIndex, Membership, Message, NodeId, WriteId};
 use crate::node::apply::{Refusal, Waiter};
+use crate::node::operator::{MAX_QUEUED_WISHES, Wish};
 use crate::storage::StorageError;
 
 /// Events that may wait. Calls of peers beyond it are refused and their replies dropped, as if the
@@ -36,12 +40,13 @@ pub(super) enum Event {
     Applied(LogIndex),
     /// A snapshot job ended; `None`: without a snapshot.
     SnapshotTaken(Option<LogId>),
-    /// A chunk of the leader's snapshot is stored. `complete`: the whole file is verified, durable.
+    /// A chunk of the leader's snapshot is stored. `complete`: the whole file is verified, durable,
+    /// and has this membership, if any.
     ChunkStored {
         call: CallId,
         last_included: LogId,
         next_offset: u64,
-        complete: bool,
+        complete: Option<Option<Arc<Membership>>>,
     },
     /// Streaming a snapshot to a follower ended.
     SnapshotSent {
@@ -64,6 +69,8 @@ pub(crate) enum PeerReply {
     AppendEntries(Done<AppendEntriesReply>),
     RequestVote(Done<RequestVoteReply>),
     InstallSnapshot(Done<InstallSnapshotReply>),
+    TimeoutNow(Done<TimeoutNowReply>),
+    ReadIndex(Done<ReadIndexReply>),
 }
 
 impl PeerReply {
@@ -72,20 +79,30 @@ impl PeerReply {
             Self::AppendEntries(done) => done.fail(error),
             Self::RequestVote(done) => done.fail(error),
             Self::InstallSnapshot(done) => done.fail(error),
+            Self::TimeoutNow(done) => done.fail(error),
+            Self::ReadIndex(done) => done.fail(error),
         }
     }
 }
 
 /// A client's wish.
 pub(super) enum ClientRequest<W> {
-    Propose { command: Bytes, waiter: W },
-    Read { waiter: W },
+    Propose {
+        command: Bytes,
+        waiter: W,
+    },
+    /// `anywhere`: also where this node does not lead.
+    Read {
+        waiter: W,
+        anywhere: bool,
+    },
 }
 
 /// The sending end, shared by all threads.
 pub(super) struct Inbox<W: Waiter> {
     events: Sender<Event>,
     clients: Sender<ClientRequest<W>>,
+    wishes: Sender<Wish>,
     queued: Arc<QueuedBytes>,
 }
 
@@ -93,6 +110,7 @@ pub(super) struct Inbox<W: Waiter> {
 pub(super) struct InboxReceiver<W: Waiter> {
     pub(super) events: Receiver<Event>,
     pub(super) clients: Receiver<ClientRequest<W>>,
+    pub(super) wishes: Receiver<Wish>,
     pub(super) queued: Arc<QueuedBytes>,
 }
 
@@ -124,6 +142,7 @@ impl<W: Waiter> Clone for Inbox<W> {
         Self {
             events: self.events.clone(),
             clients: self.clients.clone(),
+            wishes: self.wishes.clone(),
             queued: Arc::clone(&self.queued),
         }
     }
@@ -133,6 +152,7 @@ impl<W: Waiter> Inbox<W> {
     pub(super) fn new(max_requests: usize, max_bytes: usize) -> (Self, InboxReceiver<W>) {
         let (events, events_receiver) = bounded(MAX_QUEUED_EVENTS);
         let (clients, clients_receiver) = bounded(max_requests);
+        let (wishes, wishes_receiver) = bounded(MAX_QUEUED_WISHES);
         let queued = Arc::new(QueuedBytes {
             bytes: AtomicUsize::new(0),
             limit: max_bytes,
@@ -140,12 +160,14 @@ impl<W: Waiter> Inbox<W> {
         let receiver = InboxReceiver {
             events: events_receiver,
             clients: clients_receiver,
+            wishes: wishes_receiver,
             queued: Arc::clone(&queued),
         };
         (
             Self {
                 events,
                 clients,
+                wishes,
                 queued,
             },
             receiver,
@@ -162,8 +184,13 @@ impl<W: Waiter> Inbox<W> {
         }
     }
 
-    pub(super) fn read(&self, waiter: W) {
-        self.request(ClientRequest::Read { waiter });
+    pub(super) fn read(&self, waiter: W, anywhere: bool) {
+        self.request(ClientRequest::Read { waiter, anywhere });
+    }
+
+    /// Gives the wish back if it does not fit.
+    pub(super) fn wish(&self, wish: Wish) -> Result<(), TrySendError<Wish>> {
+        self.wishes.try_send(wish)
     }
 
     /// Whether the request went in; if not, its waiter has been refused.
@@ -173,7 +200,7 @@ impl<W: Waiter> Inbox<W> {
             Err(TrySendError::Full(request)) => (request, Refusal::Overloaded),
             Err(TrySendError::Disconnected(request)) => (request, Refusal::ShuttingDown),
         };
-        let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter }) = request;
+        let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter, .. }) = request;
         waiter.refuse(why);
         false
     }

@@ -20,6 +20,7 @@ mod disk_watch;
 mod driver;
 mod inbox;
 mod log_writer;
+mod operator;
 mod options;
 mod snapshots;
 
@@ -32,8 +33,9 @@ use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
 pub use self::apply::{ApplyMsg, CommittedEntry, InstalledSnapshot, Refusal, SnapshotJob, Waiter};
+pub use self::operator::{Answer, ChangeFailure, TransferFailure};
 pub use self::options::NodeOptions;
-use crate::core::{ConfigError, LogId, LogIndex, NodeId, Role, Term};
+use crate::core::{ConfigError, LogId, LogIndex, Membership, NodeId, Role, Term};
 use crate::node::driver::Driver;
 use crate::node::inbox::Inbox;
 pub(crate) use crate::node::inbox::{PeerCall, PeerReply};
@@ -70,7 +72,7 @@ pub enum FatalError {
 }
 
 /// What a node knows of itself, as of its latest turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[expect(
     missing_docs,
     reason = "the fields are the paper's; those that are not say what they are"
@@ -89,6 +91,12 @@ pub struct NodeStatus {
     pub snapshot: LogId,
     /// Size of the log in memory.
     pub log_bytes: usize,
+    /// The members in force: the latest in the log (§6).
+    pub membership: Arc<Membership>,
+    /// The entry that brought them; zero for those with which the cluster began.
+    pub membership_index: LogIndex,
+    /// Who is to lead next, while this leader hands over.
+    pub handing_over_to: Option<NodeId>,
 }
 
 /// A running node. Dropping it stops it, as [`RaftNode::shutdown`] does.
@@ -200,7 +208,13 @@ impl<W: Waiter> NodeHandle<W> {
     ///
     /// `waiter` comes out of applyChan behind every entry its read must see, or is refused.
     pub fn read(&self, waiter: W) {
-        self.inbox.read(waiter);
+        self.inbox.read(waiter, false);
+    }
+
+    /// As [`read`](Self::read), also on a node that does not lead: it asks the leader from where on
+    /// its own state is recent enough, and answers from that.
+    pub fn read_anywhere(&self, waiter: W) {
+        self.inbox.read(waiter, true);
     }
 
     /// Reports that the state machine has applied everything up to `index`.
@@ -211,7 +225,7 @@ impl<W: Waiter> NodeHandle<W> {
     /// What the node knew of itself at its latest turn.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
-        *self.status.lock()
+        self.status.lock().clone()
     }
 
     pub(crate) fn peer_call(&self, call: PeerCall) {

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use rpc::EventLoops;
 
-use crate::core::NodeId;
+use crate::core::{Lease, Membership, NodeId};
 
 /// How to run one node. Every bound on memory and disk stands here.
 #[derive(Clone)]
 pub struct NodeOptions {
-    /// Which of `addresses` this node is.
+    /// This node.
     pub id: NodeId,
-    /// The members: node I listens at `addresses[I]`.
-    pub addresses: Vec<SocketAddr>,
+    /// The members with which the cluster began, the same on each of them (where it calls them may
+    /// differ). In force until the log or a snapshot says otherwise. Empty in a node that is to join
+    /// a running cluster: it waits to be called.
+    pub initial: Membership,
     /// Tells clusters apart; a peer of another cluster is refused.
     pub cluster_id: u64,
     /// The node's own directory. Created if missing.
@@ -26,6 +28,9 @@ pub struct NodeOptions {
     pub election_timeout: (Duration, Duration),
     /// How often a leader speaks when it has nothing to say.
     pub heartbeat: Duration,
+    /// Lets a leader answer reads by the clock, under the assumption stated at [`Lease`]; on all
+    /// nodes or on none. Off by default: reads then hold with any clocks.
+    pub lease: Option<Lease>,
 
     /// A leader whose disk does not finish a write for so long resigns.
     pub disk_stall_limit: Duration,
@@ -56,24 +61,41 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// Node `id` of the cluster at `addresses`, with the defaults.
+    /// Node `id` of a cluster whose node I listens at `addresses[I]`, with the defaults.
+    ///
+    /// # Panics
+    /// With more addresses than [`MAX_MEMBERS`](crate::core::MAX_MEMBERS).
     #[must_use]
     pub fn new(
         id: NodeId,
-        addresses: Vec<SocketAddr>,
+        addresses: &[SocketAddr],
         cluster_id: u64,
         data_dir: PathBuf,
         loops: EventLoops,
     ) -> Self {
+        let members = (0..)
+            .map(NodeId::new)
+            .zip(addresses.iter().map(ToString::to_string));
+        let initial = Membership::of_voters(members).expect("numbered, short, and not too many");
+        Self {
+            initial,
+            ..Self::joining(id, cluster_id, data_dir, loops)
+        }
+    }
+
+    /// Node `id`, which is to join a running cluster, with the defaults.
+    #[must_use]
+    pub fn joining(id: NodeId, cluster_id: u64, data_dir: PathBuf, loops: EventLoops) -> Self {
         const MIB: usize = 1 << 20;
         Self {
             id,
-            addresses,
+            initial: Membership::default(),
             cluster_id,
             data_dir,
             loops,
             election_timeout: (Duration::from_millis(300), Duration::from_millis(500)),
             heartbeat: Duration::from_millis(25),
+            lease: None,
             disk_stall_limit: Duration::from_millis(1500),
             max_message_bytes: MIB,
             max_queued_requests: 16_384,

@@ -84,12 +84,19 @@ fn store_chunks<W: Waiter>(store: &SnapshotStore, chunks: &Receiver<Chunk>, inbo
         done,
     } in chunks
     {
-        match store.receive(last_included, offset, &data, done) {
-            Ok(outcome) => inbox.send(Event::ChunkStored {
+        let stored = store
+            .receive(last_included, offset, &data, done)
+            .and_then(|outcome| {
+                let complete = outcome.complete;
+                let membership = complete.then(|| store.membership_of(last_included));
+                Ok((outcome.next_offset, membership.transpose()?))
+            });
+        match stored {
+            Ok((next_offset, complete)) => inbox.send(Event::ChunkStored {
                 call,
                 last_included,
-                next_offset: outcome.next_offset,
-                complete: outcome.complete,
+                next_offset,
+                complete,
             }),
             // The call stays unanswered and times out; the leader starts over later.
             Err(error) => tracing::error!(

@@ -10,7 +10,7 @@ use super::snapshot_file;
 use super::snapshot_store::{Found, SnapshotStore};
 use super::wal::{Opened, TornTail, Wal};
 use super::{Identity, StorageError};
-use crate::core::{Restored, WriteBatch};
+use crate::core::{LogId, Restored, WriteBatch};
 
 const LOCK_FILE: &str = "LOCK";
 
@@ -143,7 +143,14 @@ impl Persister {
             snapshots,
             _lock: lock,
         };
-        let restored = joined.restored;
+        let membership = match snapshot {
+            LogId::ZERO => None,
+            snapshot => persister.snapshots.membership_of(snapshot)?,
+        };
+        let restored = Restored {
+            membership,
+            ..joined.restored
+        };
         Ok((
             persister,
             Recovered {

@@ -17,10 +17,14 @@
 //! at every byte. `synced` is what lets replay tell a torn write from damage: see
 //! [`replay`](super::wal).
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Identity;
 use crate::core::{Compaction, Entry, HardState, LogId, LogIndex, NodeId, Payload, Term};
+use crate::membership_codec;
 
 /// Bytes of a record before its payload.
 pub(crate) const RECORD_HEADER_BYTES: usize = 20;
@@ -65,6 +69,7 @@ const KIND_EMPTY: u8 = 4;
 const KIND_COMMAND: u8 = 5;
 const KIND_COMPACTION: u8 = 6;
 const KIND_SYNCED: u8 = 7;
+const KIND_MEMBERSHIP: u8 = 8;
 
 /// Appends records to a buffer that will be written to a segment at `base`.
 pub(crate) struct Encoder<'a> {
@@ -90,13 +95,17 @@ impl Encoder<'_> {
     }
 
     pub(crate) fn entry(&mut self, entry: &Entry) {
-        let (kind, command): (u8, &[u8]) = match &entry.payload {
-            Payload::Empty => (KIND_EMPTY, &[]),
-            Payload::Command(command) => (KIND_COMMAND, command),
+        let (kind, content): (u8, Cow<'_, [u8]>) = match &entry.payload {
+            Payload::Empty => (KIND_EMPTY, Cow::default()),
+            Payload::Command(command) => (KIND_COMMAND, Cow::Borrowed(command)),
+            Payload::Membership(membership) => {
+                let bytes = membership_codec::encode(membership);
+                (KIND_MEMBERSHIP, Cow::Owned(bytes))
+            }
         };
         self.record(kind, |payload| {
             put_log_id(payload, entry.id);
-            payload.extend_from_slice(command);
+            payload.extend_from_slice(&content);
         });
     }
 
@@ -145,7 +154,7 @@ impl Header {
         let bytes = segment.get(offset..)?.get(..RECORD_HEADER_BYTES)?;
         let kind = bytes[16];
         // First what is cheap: replay may ask this at every byte of a segment.
-        if !(KIND_HARD_STATE..=KIND_SYNCED).contains(&kind) || bytes[17..] != [0; 3] {
+        if !(KIND_HARD_STATE..=KIND_MEMBERSHIP).contains(&kind) || bytes[17..] != [0; 3] {
             return None;
         }
         if u32_at(bytes, 0) != seed.header_checksum(offset, &bytes[4..]) {
@@ -196,7 +205,7 @@ fn decode_payload(kind: u8, payload: &[u8]) -> Option<Record> {
         KIND_HARD_STATE => HARD_STATE_BYTES,
         KIND_RESET | KIND_EMPTY => 16,
         KIND_TRUNCATE => 8,
-        KIND_COMMAND => payload.len().max(16),
+        KIND_COMMAND | KIND_MEMBERSHIP => payload.len().max(16),
         KIND_COMPACTION => 32,
         KIND_SYNCED => 0,
         _ => return None,
@@ -215,6 +224,10 @@ fn decode_payload(kind: u8, payload: &[u8]) -> Option<Record> {
         KIND_COMMAND => Record::Entry(Entry {
             id: log_id_at(payload, 0),
             payload: Payload::Command(Bytes::copy_from_slice(&payload[16..])),
+        }),
+        KIND_MEMBERSHIP => Record::Entry(Entry {
+            id: log_id_at(payload, 0),
+            payload: Payload::Membership(Arc::new(membership_codec::decode(&payload[16..]).ok()?)),
         }),
         KIND_COMPACTION => Record::Compaction(Compaction {
             snapshot: log_id_at(payload, 0),

@@ -3,10 +3,11 @@
 //! ```text
 //!      0  "RAFTSNAP"
 //!      8  u32  format version
-//!     12  u32  0
+//!     12  u32  length m of the membership; 0: none
 //!     16  u64  cluster id
 //!     24  u64 index, u64 term  last included entry
-//!     40  body
+//!     40  membership as of that entry
+//!  40+m  body
 //! n - 12  u64  length of the body
 //!  n - 4  u32  CRC-32C of bytes 0..n-4
 //! ```
@@ -15,13 +16,15 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile};
 use super::record::{log_id_at, put_log_id, put_u64, u32_at, u64_at};
 use super::{FORMAT_VERSION, StorageError};
-use crate::core::{LogId, LogIndex, Term};
+use crate::core::{LogId, LogIndex, Membership, Term};
+use crate::membership_codec::{self, MAX_MEMBERSHIP_BYTES};
 
 pub(super) const DIR: &str = "snapshot";
 pub(super) const HEADER_BYTES: usize = 40;
@@ -47,13 +50,16 @@ pub(super) fn id(name: &str) -> Option<LogId> {
     (path(id) == Path::new(DIR).join(name)).then_some(id)
 }
 
-pub(super) fn header(cluster: u64, id: LogId) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+pub(super) fn header(cluster: u64, id: LogId, membership: &Membership) -> Vec<u8> {
+    let membership = membership_codec::encode(membership);
+    let length = u32::try_from(membership.len()).expect("a membership has few members");
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + membership.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&length.to_le_bytes());
     put_u64(&mut bytes, cluster);
     put_log_id(&mut bytes, id);
+    bytes.extend_from_slice(&membership);
     bytes
 }
 
@@ -67,6 +73,7 @@ pub struct SnapshotReader {
     path: PathBuf,
     file: Box<dyn DiskFile>,
     file_bytes: u64,
+    membership: Option<Arc<Membership>>,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were read already.
     consumed: usize,
@@ -87,17 +94,24 @@ impl SnapshotReader {
         let fail = |source| StorageError::io("read", located.clone(), source);
         let file = disk.open(path).map_err(fail)?;
         let file_bytes = file.size().map_err(fail)?;
-        let reader = Self {
+        let mut reader = Self {
             id,
             path: located.clone(),
             file,
             file_bytes,
+            membership: None,
             buffer: Vec::new(),
             consumed: 0,
             next: HEADER_BYTES as u64,
         };
         reader.verify(cluster)?;
         Ok(reader)
+    }
+
+    /// The membership as of its last entry; `None` in a file without one.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Arc<Membership>> {
+        self.membership.as_ref()
     }
 
     /// The last entry it includes.
@@ -129,7 +143,7 @@ impl SnapshotReader {
         Ok(bytes.into())
     }
 
-    fn verify(&self, cluster: u64) -> Result<(), StorageError> {
+    fn verify(&mut self, cluster: u64) -> Result<(), StorageError> {
         let too_short = self.file_bytes < (HEADER_BYTES + FOOTER_BYTES) as u64;
         if too_short {
             return Err(self.corrupt(self.file_bytes, "it is cut off"));
@@ -145,7 +159,7 @@ impl SnapshotReader {
         }
         let header = self.read_at(0, HEADER_BYTES)?;
         let footer = self.read_at(self.file_bytes - FOOTER_BYTES as u64, FOOTER_BYTES)?;
-        let body_bytes = self.file_bytes - (HEADER_BYTES + FOOTER_BYTES) as u64;
+        let membership_bytes = u32_at(&header, 12) as usize;
         if checksum != u32_at(&footer, 8) || header[..8] != *MAGIC {
             return Err(self.corrupt(0, "it does not match its checksum"));
         }
@@ -156,7 +170,8 @@ impl SnapshotReader {
                 supported: FORMAT_VERSION,
             });
         }
-        if u64_at(&footer, 0) != body_bytes {
+        let frame_bytes = (HEADER_BYTES + membership_bytes + FOOTER_BYTES) as u64;
+        if self.file_bytes.checked_sub(frame_bytes) != Some(u64_at(&footer, 0)) {
             return Err(self.corrupt(0, "it is not as long as it says"));
         }
         if u64_at(&header, 16) != cluster {
@@ -164,6 +179,16 @@ impl SnapshotReader {
         }
         if log_id_at(&header, 24) != self.id {
             return Err(self.corrupt(24, "it is not the snapshot that its name says"));
+        }
+        if membership_bytes > 0 {
+            if membership_bytes > MAX_MEMBERSHIP_BYTES {
+                return Err(self.corrupt(12, "no membership is that long"));
+            }
+            let bytes = self.read_at(HEADER_BYTES as u64, membership_bytes)?;
+            let membership = membership_codec::decode(&bytes)
+                .map_err(|error| self.corrupt(HEADER_BYTES as u64, &error.to_string()))?;
+            self.membership = Some(Arc::new(membership));
+            self.next += membership_bytes as u64;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::StorageError;
 use super::disk::{Disk, DiskFile, LockGuard};
 use super::snapshot_file::{self, DIR, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
-use crate::core::LogId;
+use crate::core::{LogId, Membership};
 
 /// Snapshots kept: the newest, and one to fall back on should it be found damaged.
 const KEPT: usize = 2;
@@ -125,12 +125,27 @@ impl SnapshotStore {
         self.shared.finished.lock().last().copied()
     }
 
-    /// Begins this node's own snapshot.
+    /// Begins this node's own snapshot. `membership` is the one as of `last_included`.
     ///
     /// # Errors
     /// [`StorageError::NoSpace`], [`StorageError::Io`].
-    pub fn create(&self, last_included: LogId) -> Result<SnapshotWriter, StorageError> {
-        SnapshotWriter::create(self, last_included)
+    pub fn create(
+        &self,
+        last_included: LogId,
+        membership: &Membership,
+    ) -> Result<SnapshotWriter, StorageError> {
+        SnapshotWriter::create(self, last_included, membership)
+    }
+
+    /// The membership that a snapshot includes; `None` if its file has none. Reads all of it.
+    ///
+    /// # Errors
+    /// As [`SnapshotStore::open`].
+    pub fn membership_of(
+        &self,
+        last_included: LogId,
+    ) -> Result<Option<Arc<Membership>>, StorageError> {
+        Ok(self.open(last_included)?.membership().cloned())
     }
 
     /// Opens a snapshot, reading all of it once to verify it.

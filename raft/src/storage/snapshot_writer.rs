@@ -7,7 +7,7 @@ use super::StorageError;
 use super::disk::DiskFile;
 use super::snapshot_file;
 use super::snapshot_store::{SNAPSHOT_SYNC_BYTES, SnapshotStore};
-use crate::core::LogId;
+use crate::core::{LogId, Membership};
 
 /// What is written at once.
 const WRITE_BYTES: usize = 256 << 10;
@@ -33,14 +33,18 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    pub(super) fn create(store: &SnapshotStore, id: LogId) -> Result<Self, StorageError> {
+    pub(super) fn create(
+        store: &SnapshotStore,
+        id: LogId,
+        membership: &Membership,
+    ) -> Result<Self, StorageError> {
         let temporary = snapshot_file::path(id).with_extension("snap.new");
         let disk = store.disk();
         let file = disk
             .create(&temporary)
             .map_err(|error| StorageError::io("create", disk.locate(&temporary), error))?;
         Ok(Self {
-            buffer: snapshot_file::header(store.cluster(), id),
+            buffer: snapshot_file::header(store.cluster(), id, membership),
             store: store.clone(),
             id,
             temporary,

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use raft::core::{
-    AppendOutcome, CallId, Committed, Config, Effect, Entry, LogId, LogIndex, Message, Millis,
-    NodeId, Payload, Raft, ReadId, Role, WriteBatch,
+    AppendOutcome, CallId, Committed, Config, Effect, Entry, LogId, LogIndex, Membership,
+    MembershipChange, Message, Millis, NodeId, Payload, Raft, ReadId, Role, WriteBatch,
 };
 
 use crate::disk::{Disk, State};
@@ -40,6 +41,20 @@ pub(crate) struct Node {
     incarnation: u64,
 }
 
+impl Node {
+    fn new(disk: Disk, now: Millis) -> Self {
+        Self {
+            raft: None,
+            now,
+            disk,
+            disk_stalls: false,
+            state: State::new(),
+            receiving: (LogId::ZERO, 0),
+            incarnation: 0,
+        }
+    }
+}
+
 /// The whole.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -70,30 +85,21 @@ impl Cluster {
         adapt: impl Fn(&mut Config),
     ) -> Self {
         let voters: Vec<NodeId> = (1..=count).map(NodeId::new).collect();
+        let address = |id: &NodeId| (*id, format!("host{id}:1"));
+        let initial = Membership::of_voters(voters.iter().map(address)).expect("numbered");
         let mut configs = BTreeMap::new();
         let mut nodes = BTreeMap::new();
         for id in &voters {
-            let mut config = Config::new(*id, voters.clone());
+            let mut config = Config::new(*id, initial.clone());
             adapt(&mut config);
             configs.insert(*id, config);
             let disk = disks.remove(id).unwrap_or_default();
-            nodes.insert(
-                *id,
-                Node {
-                    raft: None,
-                    now: Millis::ZERO,
-                    disk,
-                    disk_stalls: false,
-                    state: State::new(),
-                    receiving: (LogId::ZERO, 0),
-                    incarnation: 0,
-                },
-            );
+            nodes.insert(*id, Node::new(disk, Millis::ZERO));
         }
         let mut cluster = Self {
             nodes,
             network: VecDeque::new(),
-            safety: Safety::default(),
+            safety: Safety::new(initial),
             cut: Vec::new(),
             trace: String::new(),
             tracing: false,
@@ -195,12 +201,7 @@ impl Cluster {
     /// Reads at a node; true if it was taken.
     pub(crate) fn read(&mut self, id: NodeId, read: u64) -> bool {
         let read = ReadId::new(read);
-        let commits = self
-            .nodes
-            .values()
-            .filter_map(|node| node.raft.as_ref())
-            .map(Raft::commit_index);
-        let committed = commits.max().unwrap_or_default();
+        let committed = self.committed();
         match self.raft(id).read(read) {
             Ok(()) => {
                 self.reads.insert(read, committed);
@@ -211,6 +212,55 @@ impl Cluster {
                 false
             }
         }
+    }
+
+    /// Reads at a node that need not lead; true if it was taken.
+    pub(crate) fn read_anywhere(&mut self, id: NodeId, read: u64) -> bool {
+        let read = ReadId::new(read);
+        let committed = self.committed();
+        match self.raft(id).read_anywhere(read) {
+            Ok(()) => {
+                self.reads.insert(read, committed);
+                true
+            }
+            Err(error) => {
+                self.note(&format!("{} refuses read {read}: {error}", name(id)));
+                false
+            }
+        }
+    }
+
+    /// Asks a node for other members.
+    pub(crate) fn change(&mut self, id: NodeId, change: MembershipChange) -> bool {
+        let outcome = self.raft(id).change_membership(change);
+        if let Err(error) = &outcome {
+            self.note(&format!("{} refuses the change: {error}", name(id)));
+        }
+        self.settle(id);
+        outcome.is_ok()
+    }
+
+    /// Asks a node to hand over.
+    pub(crate) fn transfer(&mut self, id: NodeId, to: Option<NodeId>) -> bool {
+        let outcome = self.raft(id).transfer_leadership(to);
+        if let Err(error) = &outcome {
+            self.note(&format!("{} does not hand over: {error}", name(id)));
+        }
+        self.settle(id);
+        outcome.is_ok()
+    }
+
+    /// Starts a node that knows of no cluster.
+    pub(crate) fn join(&mut self, id: NodeId, now: Millis) {
+        let (_, config) = self.configs.first_key_value().expect("there are nodes");
+        let config = Config {
+            id,
+            initial: Membership::default(),
+            ..config.clone()
+        };
+        self.configs.insert(id, config);
+        self.nodes.insert(id, Node::new(Disk::default(), now));
+        self.start(id);
     }
 
     /// Takes a snapshot of everything applied, if there is news.
@@ -225,7 +275,10 @@ impl Cluster {
             .as_ref()
             .is_some_and(|raft| raft.snapshot() < last)
         {
-            node.disk.snapshots.insert(last, state.clone());
+            let raft = node.raft.as_ref().expect("it runs");
+            let membership = Arc::clone(raft.membership_at(last.index));
+            let file = (state.clone(), membership);
+            node.disk.snapshots.insert(last, file);
             self.safety.on_snapshot(last, &state);
             self.note(&format!("{} takes snapshot {last}", name(id)));
             self.raft(id).snapshot_taken(last);
@@ -290,6 +343,8 @@ impl Cluster {
             for effect in effects {
                 self.carry_out(id, effect);
             }
+            let node = &self.nodes[&id];
+            self.safety.on_step(node.raft.as_ref().expect("it runs"));
             while let Some(batch) = self.raft(id).take_write() {
                 self.note(&format!("{} {}", name(id), describe_write(&batch)));
                 self.node(id).disk.write(batch);
@@ -305,8 +360,6 @@ impl Cluster {
                 self.apply(id, committed);
                 idle = false;
             }
-            let node = &self.nodes[&id];
-            self.safety.on_step(node.raft.as_ref().expect("it runs"));
             if idle {
                 return;
             }
@@ -350,6 +403,12 @@ impl Cluster {
             }
         );
         line
+    }
+
+    /// The most that any node knows to be committed.
+    fn committed(&self) -> LogIndex {
+        let running = self.nodes.values().filter_map(|node| node.raft.as_ref());
+        running.map(Raft::commit_index).max().unwrap_or_default()
     }
 
     fn carry_out(&mut self, id: NodeId, effect: Effect) {
@@ -420,6 +479,19 @@ impl Cluster {
                         self.safety.on_leader(raft);
                     }
                 }
+            }
+            Effect::MembershipChanged { membership } => {
+                // Nobody needs to be told of what a cluster began with.
+                if self.nodes[&id]
+                    .raft
+                    .as_ref()
+                    .is_some_and(|raft| raft.membership_index() > LogIndex::ZERO)
+                {
+                    self.note(&format!("{} takes {membership} for the members", name(id)));
+                }
+            }
+            Effect::TransferFailed { to } => {
+                self.note(&format!("{}: {} did not take over", name(id), name(to)));
             }
             Effect::Fatal { reason } => {
                 self.note(&format!("{} halts: {reason}", name(id)));
@@ -500,11 +572,13 @@ impl Cluster {
             0
         };
         let complete = in_place && done;
-        if complete {
-            node.disk.snapshots.insert(last_included, content);
+        let membership = complete.then(|| self.safety.membership_at(last_included.index));
+        if let Some(membership) = &membership {
+            let file = (content, Arc::clone(membership));
+            self.node(id).disk.snapshots.insert(last_included, file);
         }
         self.raft(id)
-            .chunk_stored(call, last_included, next_offset, complete);
+            .chunk_stored(call, last_included, next_offset, membership);
     }
 
     fn apply(&mut self, id: NodeId, committed: Committed) {
@@ -512,7 +586,7 @@ impl Cluster {
             Committed::Snapshot(snapshot) => {
                 self.note(&format!("{} loads snapshot {snapshot}", name(id)));
                 let node = self.node(id);
-                node.state = node.disk.snapshots[&snapshot].clone();
+                node.state = node.disk.snapshots[&snapshot].0.clone();
             }
             Committed::Entries(entries) => {
                 self.note(&format!(
@@ -584,6 +658,7 @@ fn describe_entries(entries: &[Entry]) -> String {
             format!("{}={}B", entry.id, command.len())
         }
         Payload::Command(command) => format!("{}={}", entry.id, String::from_utf8_lossy(command)),
+        Payload::Membership(membership) => format!("{}={membership}", entry.id),
     });
     each.collect::<Vec<_>>().join(" ")
 }
@@ -659,11 +734,11 @@ fn describe_packet(packet: &Packet) -> String {
             term,
             last_log,
             pre_vote,
+            transfer,
         } => {
-            format!(
-                "{} t{term} last {last_log}",
-                if *pre_vote { "pre-vote?" } else { "vote?" }
-            )
+            let what = if *pre_vote { "pre-vote?" } else { "vote?" };
+            let why = if *transfer { " by transfer" } else { "" };
+            format!("{what} t{term} last {last_log}{why}")
         }
         Message::RequestVoteReply {
             term,
@@ -699,6 +774,17 @@ fn describe_packet(packet: &Packet) -> String {
             };
             format!("snapshot t{term} {last_included} {what}")
         }
+        Message::TimeoutNow { term } => format!("stand now t{term}"),
+        Message::TimeoutNowReply { term } => format!("heard t{term}"),
+        Message::ReadIndex { term, number } => format!("read index? t{term} number {number}"),
+        Message::ReadIndexReply {
+            term,
+            number,
+            index,
+        } => match index {
+            Some(index) => format!("read index {index} t{term} number {number}"),
+            None => format!("read index refused t{term} number {number}"),
+        },
     };
     let arrow = if packet.is_reply { "=>" } else { "->" };
     format!(

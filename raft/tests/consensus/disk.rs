@@ -1,8 +1,9 @@
 //! A disk in memory that tells apart what was written and what is durable.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use raft::core::{Entry, HardState, LogId, Restored, WriteBatch, WriteId};
+use raft::core::{Entry, HardState, LogId, Membership, Restored, WriteBatch, WriteId};
 
 /// What the state machine has: every entry applied so far, in order.
 pub(crate) type State = Vec<Entry>;
@@ -14,7 +15,7 @@ pub(crate) struct Disk {
     prev: LogId,
     entries: Vec<Entry>,
     /// Snapshot files, durable once they are here.
-    pub(crate) snapshots: BTreeMap<LogId, State>,
+    pub(crate) snapshots: BTreeMap<LogId, (State, Arc<Membership>)>,
     under_way: VecDeque<WriteBatch>,
 }
 
@@ -97,6 +98,10 @@ impl Disk {
         Restored {
             hard_state: self.hard_state,
             snapshot,
+            membership: self
+                .snapshots
+                .get(&snapshot)
+                .map(|(_, membership)| Arc::clone(membership)),
             prev: self.prev,
             entries: self.entries.clone(),
         }

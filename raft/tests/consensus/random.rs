@@ -3,8 +3,9 @@
 //! `RAFT_SEED=n` runs that seed alone, with its trace; `RAFT_SEEDS=n` runs so many.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use raft::core::{Millis, NodeId, Role};
+use raft::core::{MembershipChange, Millis, NodeId, Role};
 
 use crate::cluster::{Cluster, name};
 use crate::safety;
@@ -41,6 +42,7 @@ fn run_seeds(nodes: u64) {
     }
     let mut reads = 0;
     let mut applied = 0;
+    let mut changes = 0;
     for seed in 0..number("RAFT_SEEDS").unwrap_or(SEEDS) {
         let mut run = Run::new(nodes, seed, false);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.go()));
@@ -50,16 +52,25 @@ fn run_seeds(nodes: u64) {
         }
         reads += run.cluster.reads_ready;
         applied += run.cluster.safety.applied().len();
+        changes += run.changes;
     }
-    println!("{nodes} nodes: {applied} entries applied, {reads} reads answered");
-    assert!(applied > 0 && reads > 0, "the runs did something");
+    println!("{nodes} nodes: {applied} entries applied, {reads} reads answered, {changes} changes");
+    assert!(
+        applied > 0 && reads > 0 && changes > 0,
+        "the runs did something"
+    );
 }
 
 struct Run {
     cluster: Cluster,
     rng: fastrand::Rng,
     now: Millis,
+    /// Nodes at the beginning.
+    nodes: usize,
+    /// All there ever were.
     ids: Vec<NodeId>,
+    /// Changes of members that were taken.
+    changes: usize,
     /// Its clock stands still: no promise may rest on the clocks going alike.
     slow_clock: Option<NodeId>,
     next: u64,
@@ -83,7 +94,9 @@ impl Run {
             cluster,
             rng,
             now: Millis::ZERO,
+            nodes: usize::try_from(nodes).expect("few"),
             ids: (1..=nodes).map(NodeId::new).collect(),
+            changes: 0,
             slow_clock: None,
             next: 0,
         }
@@ -113,6 +126,8 @@ impl Run {
             49..51 => self.cut_or_mend(id),
             51..55 => self.lose(),
             55..57 => self.duplicate(),
+            59..61 => self.change(),
+            61..62 => self.transfer(),
             57..59 => {
                 self.slow_clock = if self.slow_clock.is_none() {
                     Some(id)
@@ -168,13 +183,58 @@ impl Run {
         }
     }
 
-    /// At everyone who thinks it leads: a deposed leader must not answer from its old state.
+    /// At everyone who thinks it leads: a deposed leader must not answer from its old state. And at
+    /// one that need not lead.
     fn read(&mut self) {
+        let running = self.cluster.running();
+        for id in &running {
+            if self.cluster.raft(*id).role() == Role::Leader {
+                self.next += 1;
+                self.cluster.read(*id, self.next);
+                self.cluster.settle(*id);
+            }
+        }
+        if let Some(&id) = self.rng.choice(&running) {
+            self.next += 1;
+            self.cluster.read_anywhere(id, self.next);
+            self.cluster.settle(id);
+        }
+    }
+
+    /// Asks everyone who thinks it leads for other members; most of it is refused.
+    fn change(&mut self) {
+        let ids = self.ids.clone();
+        let any = |rng: &mut fastrand::Rng| ids[rng.usize(0..ids.len())];
+        let (node, other) = (any(&mut self.rng), any(&mut self.rng));
+        let change = match self.rng.u8(0..6) {
+            0 if ids.len() < self.nodes + 3 => {
+                // Numbers are not used twice.
+                let node = NodeId::new(ids.len() as u64 + 1);
+                self.cluster.join(node, self.now);
+                self.ids.push(node);
+                let address = format!("host{node}:1");
+                MembershipChange::AddLearner { node, address }
+            }
+            0 | 1 => MembershipChange::Remove { node },
+            2 | 3 => MembershipChange::Promote { node },
+            _ => MembershipChange::Replace {
+                old: other,
+                new: node,
+            },
+        };
         for id in self.cluster.running() {
             if self.cluster.raft(id).role() == Role::Leader {
-                self.next += 1;
-                self.cluster.read(id, self.next);
-                self.cluster.settle(id);
+                self.changes += usize::from(self.cluster.change(id, change.clone()));
+            }
+        }
+    }
+
+    fn transfer(&mut self) {
+        let to = self.ids[self.rng.usize(0..self.ids.len())];
+        let to = self.rng.bool().then_some(to);
+        for id in self.cluster.running() {
+            if self.cluster.raft(id).role() == Role::Leader {
+                self.cluster.transfer(id, to);
             }
         }
     }
@@ -277,7 +337,9 @@ impl Run {
             self.cluster.deliver_all();
         }
         let goal = self.cluster.raft(leader).last_log().index;
-        for id in self.ids.clone() {
+        let members = Arc::clone(self.cluster.raft(leader).membership());
+        assert!(!members.is_joint(), "a change that was begun is completed");
+        for id in members.addresses().keys().copied() {
             let applied = self.cluster.raft(id).last_applied();
             assert_eq!(applied, goal, "{} has applied everything", name(id));
         }

@@ -1,13 +1,16 @@
 //! The five promises of Fig. 3, checked from outside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use raft::core::{Entry, LogId, LogIndex, NodeId, Raft, Role, Term};
+use raft::core::{Entry, LogId, LogIndex, Membership, NodeId, Payload, Raft, Role, Term};
 
 /// What was seen of a run so far.
 #[derive(Debug, Default)]
 pub(crate) struct Safety {
     leaders: BTreeMap<Term, NodeId>,
+    /// The members at the beginning.
+    initial: Arc<Membership>,
     /// What was applied anywhere, by index from 1.
     applied: Vec<Entry>,
     /// Term, commit and applied index of each node when last seen.
@@ -15,6 +18,26 @@ pub(crate) struct Safety {
 }
 
 impl Safety {
+    /// Of a cluster that begins with these members.
+    pub(crate) fn new(initial: Membership) -> Self {
+        Self {
+            initial: Arc::new(initial),
+            ..Self::default()
+        }
+    }
+
+    /// The members as of an applied entry.
+    pub(crate) fn membership_at(&self, index: LogIndex) -> Arc<Membership> {
+        let upto = usize::try_from(index.get()).unwrap();
+        let latest = self.applied[..upto].iter().rev().find_map(|entry| {
+            let Payload::Membership(membership) = &entry.payload else {
+                return None;
+            };
+            Some(Arc::clone(membership))
+        });
+        latest.unwrap_or_else(|| Arc::clone(&self.initial))
+    }
+
     /// *Election safety*: at most one leader a term. *Leader completeness*: it has all entries that
     /// were committed before.
     pub(crate) fn on_leader(&mut self, raft: &Raft) {

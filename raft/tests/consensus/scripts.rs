@@ -4,7 +4,7 @@
 //! difference. A block ends with an empty line; `#` starts a comment. Commands:
 //!
 //! ```text
-//! nodes N [n1=1,1,4 ...] [term=T] [window=M] [message=BYTES] [retain=BYTES]   a new cluster, with these terms in the logs
+//! nodes N [n1=1,1,4 ...] [term=T] [window=M] [message=BYTES] [retain=BYTES] [lease=DRIFT]   a new cluster, with these terms in the logs
 //! timeout n1            n1's clock goes on to its election deadline
 //! heartbeat n1          ... by one heartbeat
 //! pass n1 MS            ... by so much
@@ -15,7 +15,10 @@
 //! cut n1 [n2 ...]       nothing passes between these and the others
 //! heal                  everything passes again
 //! propose n1 A B ...    proposes in one batch
-//! read n1 NUMBER        asks for a read index
+//! read n1 NUMBER        asks for a read index; `read-anywhere`: also of a node that does not lead
+//! join n4               starts a node that knows of no cluster
+//! learn n1 n4 · promote n1 n4 · remove n1 n4 · replace n1 n2 n4     asks n1 for other members
+//! transfer n1 [n2]      asks n1 to hand over
 //! stall n1 · sync n1 · go n1     n1's disk takes writes and finishes none · finishes one · all, from now on
 //! crash n1 · start n1   kills a node: what is not durable is lost · starts it from its disk
 //! snapshot n1           takes a snapshot of all that n1 applied
@@ -26,7 +29,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use raft::core::{Entry, HardState, LogId, LogIndex, NodeId, Payload, Term};
+use raft::core::{
+    Entry, HardState, Lease, LogId, LogIndex, MembershipChange, NodeId, Payload, Term,
+};
 
 use crate::cluster::Cluster;
 use crate::disk::Disk;
@@ -164,6 +169,31 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
             cluster.read(ids[0], words[2].parse().unwrap());
             cluster.settle(ids[0]);
         }
+        "read-anywhere" => {
+            cluster.read_anywhere(ids[0], words[2].parse().unwrap());
+            cluster.settle(ids[0]);
+        }
+        "join" => {
+            let now = cluster.nodes.values().map(|node| node.now).max();
+            cluster.join(ids[0], now.expect("there are nodes"));
+        }
+        "learn" => {
+            let (node, address) = (ids[1], format!("host{}:1", ids[1]));
+            cluster.change(ids[0], MembershipChange::AddLearner { node, address });
+        }
+        "promote" => {
+            cluster.change(ids[0], MembershipChange::Promote { node: ids[1] });
+        }
+        "remove" => {
+            cluster.change(ids[0], MembershipChange::Remove { node: ids[1] });
+        }
+        "replace" => {
+            let (old, new) = (ids[1], ids[2]);
+            cluster.change(ids[0], MembershipChange::Replace { old, new });
+        }
+        "transfer" => {
+            cluster.transfer(ids[0], ids.get(1).copied());
+        }
         "stall" => cluster.node(ids[0]).disk_stalls = true,
         "sync" => cluster.sync_one(ids[0]),
         "go" => {
@@ -248,6 +278,9 @@ fn create(words: &[&str]) -> Cluster {
         config.max_inflight_messages = number("window").unwrap_or(config.max_inflight_messages);
         config.max_message_bytes = number("message").unwrap_or(config.max_message_bytes);
         config.retained_log_bytes = number("retain").unwrap_or(config.retained_log_bytes);
+        config.lease = number("lease").map(|drift| Lease {
+            max_drift_percent: drift as u64,
+        });
     });
     cluster.tracing = true;
     cluster

@@ -67,6 +67,7 @@ fn brief(found: &Restored) -> String {
     let Restored {
         hard_state,
         snapshot,
+        membership: _,
         prev,
         entries,
     } = found.clone();

@@ -2,11 +2,13 @@
 //! must be there after each step.
 
 use std::io::{Read, Write as _};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
 use raft::core::{
-    Compaction, Entry, HardState, LogId, LogIndex, NodeId, Payload, Restored, Term, WriteBatch,
+    Compaction, Entry, HardState, LogId, LogIndex, Membership, NodeId, Payload, Restored, Term,
+    WriteBatch,
 };
 use raft::storage::sim_disk::SimDisk;
 use raft::storage::{Identity, Persister, PersisterOptions, Recovered, StorageError};
@@ -51,8 +53,14 @@ pub(crate) fn snapshot_body(id: LogId) -> Vec<u8> {
     (0..rng.usize(..300)).map(|_| rng.u8(..)).collect()
 }
 
+/// The membership in the snapshot named `id`.
+pub(crate) fn snapshot_members(id: LogId) -> Membership {
+    let voters = (1..=id.index.get() % 5).map(|node| (NodeId::new(node), format!("host{node}:1")));
+    Membership::of_voters(voters).unwrap()
+}
+
 pub(crate) fn save_snapshot(persister: &Persister, id: LogId) -> Result<(), StorageError> {
-    let mut writer = persister.snapshots().create(id)?;
+    let mut writer = persister.snapshots().create(id, &snapshot_members(id))?;
     writer
         .write_all(&snapshot_body(id))
         .expect("what fits the buffer is only buffered");
@@ -128,6 +136,7 @@ impl Log {
         Some(Restored {
             hard_state,
             snapshot,
+            membership: (snapshot != LogId::ZERO).then(|| Arc::new(snapshot_members(snapshot))),
             prev: if keeps_log { self.prev } else { snapshot },
             entries: if keeps_log {
                 self.entries.clone()

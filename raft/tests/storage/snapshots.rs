@@ -7,7 +7,9 @@ use raft::core::LogId;
 use raft::storage::sim_disk::{Crash, SimDisk};
 use raft::storage::{Persister, PersisterOptions, ReceiveOutcome, SnapshotStore, StorageError};
 
-use crate::script::{IDENTITY, id, open, read_snapshot, save_snapshot, snapshot_body};
+use crate::script::{
+    IDENTITY, id, open, read_snapshot, save_snapshot, snapshot_body, snapshot_members,
+};
 
 /// The file of a snapshot as another node has it.
 fn file_of(snapshot: LogId) -> Vec<u8> {
@@ -37,7 +39,10 @@ fn body_comes_back_as_it_was() {
     for body in [&b""[..], b"22 0 0", b"\0\0 \n", &large] {
         let disk = SimDisk::new();
         let (persister, _) = open(&disk).unwrap();
-        let mut writer = persister.snapshots().create(id(9, 2)).unwrap();
+        let mut writer = persister
+            .snapshots()
+            .create(id(9, 2), &snapshot_members(id(9, 2)))
+            .unwrap();
         writer.write_all(body).unwrap();
         writer.finish().unwrap();
         for _ in 0..2 {
@@ -61,12 +66,18 @@ fn unfinished_snapshot_is_none() {
     let disk = SimDisk::new();
     let (persister, _) = open(&disk).unwrap();
     let files = disk.files().len();
-    let mut writer = persister.snapshots().create(id(9, 2)).unwrap();
+    let mut writer = persister
+        .snapshots()
+        .create(id(9, 2), &snapshot_members(id(9, 2)))
+        .unwrap();
     writer.write_all(&vec![1; 500_000]).unwrap();
     drop(writer);
     assert_eq!(disk.files().len(), files);
 
-    let mut writer = persister.snapshots().create(id(9, 2)).unwrap();
+    let mut writer = persister
+        .snapshots()
+        .create(id(9, 2), &snapshot_members(id(9, 2)))
+        .unwrap();
     writer.write_all(&vec![1; 500_000]).unwrap();
     persister
         .snapshots()

@@ -173,6 +173,7 @@ impl ReplayedLog {
         let restored = Restored {
             hard_state,
             snapshot,
+            membership: None,
             prev,
             entries: self.entries.into(),
         };

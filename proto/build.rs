@@ -1,5 +1,5 @@
 //! Generates messages, service traits and stubs from `proto/*.proto`.
 
 fn main() -> Result<(), rpc_build::CompileError> {
-    rpc_build::compile(&["kv.proto", "raft.proto"], &["proto/"])
+    rpc_build::compile(&["kv.proto", "membership.proto", "raft.proto"], &["proto/"])
 }

@@ -138,7 +138,8 @@ impl<E: Engine> Applier<E> {
     ) -> Result<(), ApplierError> {
         let (index, term) = (entry.id.index.get(), entry.id.term.get());
         let applied = match &entry.payload {
-            Payload::Empty => self.state.apply_empty(index, term),
+            // Who the members are is the node's business.
+            Payload::Empty | Payload::Membership(_) => self.state.apply_empty(index, term),
             Payload::Command(command) => self.state.apply(index, term, command),
         };
         let outcome = applied.map_err(|source| ApplierError::Apply {

@@ -1,11 +1,8 @@
 //! A client's request on its way through the node, and every way in which it can be answered.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proto::kv::{GetReply, OpenSessionReply, PutAppendReply};
-use raft::{NodeId, Waiter};
+use raft::{NodeId, StatusReader, Waiter};
 use rpc::{Code, Done, RpcError};
 
 use crate::outcome::{Outcome, Refusal, Reply};
@@ -25,7 +22,8 @@ mod err {
 pub(crate) struct Asker {
     /// Speaks the original's bytes: an error code cannot reach it, only `Err` can.
     pub(crate) is_legacy: bool,
-    pub(crate) addresses: Arc<[SocketAddr]>,
+    /// Where the members are.
+    pub(crate) status: StatusReader,
 }
 
 /// Waits for its place in the log, or for a moment at which a read is safe.
@@ -96,8 +94,8 @@ impl Request {
     /// Sends the client elsewhere.
     fn wrong_leader(self, leader: Option<NodeId>) {
         let leader_address = leader
-            .and_then(|id| self.asker.addresses.get(usize::try_from(id.get()).ok()?))
-            .map_or_else(String::new, ToString::to_string);
+            .and_then(|id| self.asker.status.get().address_of(id).map(str::to_owned))
+            .unwrap_or_default();
         let err = err::WRONG_LEADER;
         match self.kind {
             Kind::Write(done) => done.run(PutAppendReply {
@@ -135,6 +133,7 @@ impl Waiter for Request {
                     "the leadership was lost while the write was under way",
                 );
             }
+            raft::Refusal::HandingOver { to } => self.wrong_leader(Some(to)),
             raft::Refusal::NotLeader { leader } | raft::Refusal::LeadershipLost { leader } => {
                 self.wrong_leader(leader);
             }

@@ -7,8 +7,11 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 use proto::kv::KvServerRpcService;
+use proto::membership::ClusterRpcService;
 use proto::raft::RaftRpcService;
-use raft::{FatalError, NodeOptions, NodeStatus, RaftNode, RaftService};
+use raft::{
+    ClusterService, FatalError, NodeHandle, NodeOptions, NodeStatus, RaftNode, RaftService,
+};
 use rpc::{EventLoops, Limits, ProviderError, ProviderHandle, ProviderOptions, RpcProvider};
 
 use crate::applier::{Applier, ApplierError, Gauges};
@@ -39,21 +42,29 @@ impl KvServerOptions {
     /// The defaults for a node that listens where its peers look for it.
     ///
     /// # Errors
-    /// [`StartError::NotAMember`] if the node has no address.
+    /// [`StartError::NotAMember`] if the node is none of the initial members: one that is to join a
+    /// running cluster is [told where to listen](Self::listening).
     pub fn new(node: NodeOptions) -> Result<Self, StartError> {
-        let listen = usize::try_from(node.id.get())
-            .ok()
-            .and_then(|id| node.addresses.get(id).copied())
-            .ok_or(StartError::NotAMember {
-                id: node.id,
-                members: node.addresses.len(),
-            })?;
-        Ok(Self {
+        let address = node.initial.addresses().get(&node.id);
+        let listen =
+            address
+                .and_then(|address| address.parse().ok())
+                .ok_or(StartError::NotAMember {
+                    id: node.id,
+                    members: node.initial.voters().len(),
+                })?;
+        Ok(Self::listening(node, listen))
+    }
+
+    /// The defaults for a node that listens there.
+    #[must_use]
+    pub fn listening(node: NodeOptions, listen: SocketAddr) -> Self {
+        Self {
             node,
             listen,
             store: StateMachineOptions::default(),
             limits: Limits::default(),
-        })
+        }
     }
 }
 
@@ -108,7 +119,7 @@ pub struct KvServer {
     node: Option<RaftNode<Request>>,
     applier: Option<JoinHandle<Result<(), ApplierError>>>,
     stopped: Receiver<()>,
-    handle: raft::NodeHandle<Request>,
+    handle: NodeHandle<Request>,
     local_addr: SocketAddr,
 }
 
@@ -126,7 +137,6 @@ impl KvServer {
         } = options;
         let id = node_options.id;
         let cluster_id = node_options.cluster_id;
-        let addresses: Arc<[SocketAddr]> = node_options.addresses.clone().into();
         let loops: EventLoops = node_options.loops.clone();
 
         let (node, apply_chan) = RaftNode::start(node_options)?;
@@ -166,10 +176,11 @@ impl KvServer {
             limits,
             ..ProviderOptions::default()
         });
-        let raft_service = RaftService::new(handle.clone(), id, addresses.len(), cluster_id);
+        let raft_service = RaftService::new(handle.clone(), id, cluster_id);
+        let cluster_service = ClusterService::new(handle.clone(), cluster_id);
         let kv_service = KvService {
             node: handle.clone(),
-            addresses,
+            status: handle.status_reader(),
             clock,
             gauges,
             max_entry_bytes,
@@ -177,6 +188,9 @@ impl KvServer {
         let provider = provider
             .notify_service(RaftRpcService::new(Arc::new(raft_service)))
             .and_then(|()| provider.notify_service(KvServerRpcService::new(Arc::new(kv_service))))
+            .and_then(|()| {
+                provider.notify_service(ClusterRpcService::new(Arc::new(cluster_service)))
+            })
             .and_then(|()| provider.notify_builtin_services())
             .and_then(|()| provider.start(listen))
             .map_err(|error| StartError::Provider { error })?;

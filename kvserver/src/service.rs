@@ -2,7 +2,6 @@
 //!
 //! Runs on the event loop: checks, encodes, hands over, returns. The answer comes from the applier.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use proto::kv::{
     GetArgs, GetReply, KvServerRpc, OpenSessionArgs, OpenSessionReply, PutAppendArgs,
     PutAppendReply, StatusArgs, StatusReply,
 };
-use raft::{NodeHandle, NodeId, Role};
+use raft::{NodeHandle, NodeId, Role, StatusReader};
 use rpc::{Code, Done, RpcContext, RpcError};
 
 use crate::applier::Gauges;
@@ -23,7 +22,7 @@ use crate::request::{Asker, Kind, Request};
 /// Serves a node's `kvServerRpc`.
 pub(crate) struct KvService {
     pub(crate) node: NodeHandle<Request>,
-    pub(crate) addresses: Arc<[SocketAddr]>,
+    pub(crate) status: StatusReader,
     pub(crate) clock: Arc<LogClock>,
     pub(crate) gauges: Arc<Gauges>,
     /// A larger entry would be committed nowhere: it fits into no message to a follower.
@@ -34,7 +33,7 @@ impl KvService {
     fn asker(&self, context: &RpcContext) -> Asker {
         Asker {
             is_legacy: context.is_legacy(),
-            addresses: Arc::clone(&self.addresses),
+            status: self.status.clone(),
         }
     }
 
@@ -93,8 +92,7 @@ impl KvServerRpc for KvService {
         };
         let leader_address = status
             .leader
-            .and_then(|id| self.address(id))
-            .map(ToString::to_string);
+            .and_then(|id| status.address_of(id).map(str::to_owned));
         done.run(StatusReply {
             node_id: status.id.get(),
             role: role.to_owned(),
@@ -110,12 +108,6 @@ impl KvServerRpc for KvService {
             keys: self.gauges.keys(),
             sessions: self.gauges.sessions(),
         });
-    }
-}
-
-impl KvService {
-    fn address(&self, id: NodeId) -> Option<&SocketAddr> {
-        self.addresses.get(usize::try_from(id.get()).ok()?)
     }
 }
 

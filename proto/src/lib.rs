@@ -1,7 +1,7 @@
 //! What the nodes of a cluster and their clients agree on: messages, stubs, and the cluster file.
 //!
-//! [`kv`] is the store's service, [`raft`] what nodes say to each other, [`cluster`] the file that
-//! tells both where the nodes are. The messages are in `proto/*.proto`.
+//! [`kv`] is the store's service, [`raft`] what nodes say to each other, [`membership`] what operators
+//! ask of them, [`cluster`] the file that tells all where the nodes are. The messages are in `proto/*.proto`.
 
 #![expect(
     clippy::doc_markdown,
@@ -28,4 +28,13 @@ pub mod kv {
 #[allow(missing_docs, reason = "generated; the comments are in raft.proto")]
 pub mod raft {
     include!(concat!(env!("OUT_DIR"), "/raft.rs"));
+}
+
+/// `clusterRpc`: how a cluster stands, its members and its leader, for operators.
+#[allow(
+    missing_docs,
+    reason = "generated; the comments are in membership.proto"
+)]
+pub mod membership {
+    include!(concat!(env!("OUT_DIR"), "/membership.rs"));
 }

@@ -8,6 +8,10 @@ use crate::core::{AppendOutcome, Entry, LogId, LogIndex, Message, Payload, Term}
 use crate::membership_codec::{self, NoMembership};
 
 /// A request of the core, as one of the calls of `raftRpc`.
+#[expect(
+    clippy::enum_variant_names,
+    reason = "the calls' names are the paper's"
+)]
 pub(crate) enum Request {
     AppendEntries(wire::AppendEntriesArgs),
     RequestVote(wire::RequestVoteArgs),
@@ -234,7 +238,7 @@ pub(crate) fn install_snapshot_reply(
     }
 }
 
-pub(crate) fn timeout_now_reply(reply: &wire::TimeoutNowReply) -> Message {
+pub(crate) fn timeout_now_reply(reply: wire::TimeoutNowReply) -> Message {
     Message::TimeoutNowReply {
         term: Term::new(reply.term),
     }

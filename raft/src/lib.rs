@@ -66,19 +66,22 @@
 pub mod core;
 pub mod storage;
 
+mod cluster_service;
 mod convert;
 mod membership_codec;
 mod node;
 mod peer;
 mod service;
 
+pub use crate::cluster_service::ClusterService;
 pub use crate::core::{
     ChangeError, Follower, Lease, LogId, LogIndex, Membership, MembershipChange, MembershipError,
     NodeId, Payload, Role, Term, TransferError,
 };
 pub use crate::node::{
     Answer, ApplyMsg, ChangeFailure, CommittedEntry, FatalError, InstalledSnapshot, NodeHandle,
-    NodeOptions, NodeStatus, RaftNode, Refusal, SnapshotJob, StartError, TransferFailure, Waiter,
+    NodeOptions, NodeStatus, RaftNode, Refusal, SnapshotJob, StartError, StatusReader,
+    TransferFailure, Waiter,
 };
 pub use crate::service::RaftService;
 pub use crate::storage::StorageError;

@@ -88,7 +88,7 @@ impl Peer {
             }
             Some(Request::TimeoutNow(args)) => {
                 self.stub.timeout_now_async(controller, &args, |reply| {
-                    done(reply.map(|reply| convert::timeout_now_reply(&reply)));
+                    done(reply.map(convert::timeout_now_reply));
                 });
             }
             Some(Request::ReadIndex(args)) => {
@@ -149,15 +149,12 @@ impl Peers {
             if self.peers.get(&id).is_some_and(|(at, _)| at == address) {
                 continue;
             }
-            match address.parse() {
-                Ok(addr) => {
-                    let peer = Peer::new(options, id, addr);
-                    self.peers.insert(id, (address.clone(), peer));
-                }
-                Err(_) => {
-                    tracing::error!(peer = %id, address, "this member's address is no ip:port");
-                    self.peers.remove(&id);
-                }
+            if let Ok(addr) = address.parse() {
+                let peer = Peer::new(options, id, addr);
+                self.peers.insert(id, (address.clone(), peer));
+            } else {
+                tracing::error!(peer = %id, address, "this member's address is no ip:port");
+                self.peers.remove(&id);
             }
         }
     }

@@ -68,7 +68,7 @@ fn start(node: usize, cluster: ClusterFile, cli: &Cli) -> Result<KvServer, Failu
     let loops = EventLoops::start(1, "rpc").map_err(|error| no_thread(&error))?;
     let dir = node_dir(&cli.data_dir(), node);
     let id = NodeId::new(node as u64);
-    let options = NodeOptions::new(id, cluster.nodes, cluster.cluster_id, dir, loops);
+    let options = NodeOptions::new(id, &cluster.nodes, cluster.cluster_id, dir, loops);
     KvServerOptions::new(cli.knobs.apply_to(options))
         .and_then(KvServer::start)
         .map_err(|error| Failure::failed(one_line(&error)))

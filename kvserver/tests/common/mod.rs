@@ -54,7 +54,7 @@ impl Nodes {
     pub(crate) fn start_node(&mut self, node: usize) {
         let options = NodeOptions::new(
             NodeId::new(node as u64),
-            self.addresses.clone(),
+            &self.addresses,
             7,
             self.data_dir(node),
             EventLoops::start(1, "test-node").unwrap(),

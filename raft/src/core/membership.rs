@@ -18,8 +18,8 @@ use std::sync::Arc;
 use super::quorum::{majority, reached_by_majority};
 use super::types::{LogIndex, NodeId};
 
-/// Members of one cluster at most, learners included: far more than a log is worth replicating to.
-pub const MAX_MEMBERS: usize = 64;
+/// Members of one cluster at most, learners included: as many as a cluster file may list.
+pub const MAX_MEMBERS: usize = 99;
 
 /// Bytes of a member's address at most.
 pub const MAX_ADDRESS_BYTES: usize = 255;
@@ -90,7 +90,7 @@ impl Membership {
         if self.voters.is_empty() && !(self.outgoing.is_empty() && self.learners.is_empty()) {
             return Err(MembershipError::NoVoter);
         }
-        let members = BTreeSet::from_iter(self.members());
+        let members: BTreeSet<NodeId> = self.members().collect();
         if members.len() > MAX_MEMBERS {
             return Err(MembershipError::TooMany);
         }
@@ -230,7 +230,7 @@ impl Membership {
     pub(super) fn settled(&self) -> Self {
         let mut next = self.clone();
         next.outgoing.clear();
-        let members = BTreeSet::from_iter(next.members());
+        let members: BTreeSet<NodeId> = next.members().collect();
         next.addresses.retain(|node, _| members.contains(node));
         next
     }
@@ -393,7 +393,7 @@ mod tests {
             of(&[2], &[1], &[1]),
             Err(MembershipError::ListedTwice { node: n1 })
         );
-        let many: Vec<u64> = (0..65).collect();
+        let many: Vec<u64> = (0..100).collect();
         assert_eq!(of(&many, &[], &[]), Err(MembershipError::TooMany));
         let parts = Membership::from_parts([n1], [], [], []);
         assert_eq!(parts, Err(MembershipError::NoAddress { node: n1 }));

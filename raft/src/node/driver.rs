@@ -112,7 +112,8 @@ impl<W: Waiter> Driver<W> {
         let (inbox, received) = Inbox::new(options.max_queued_requests, options.max_queued_bytes);
         let (apply_sender, apply_chan) = bounded(options.apply_queue);
         let writer = LogWriter::start(persister, inbox.clone()).map_err(StartError::Thread)?;
-        let snapshot_receiver = SnapshotReceiver::start(snapshots.clone(), inbox.clone())
+        let initial = Arc::new(options.initial.clone());
+        let snapshot_receiver = SnapshotReceiver::start(snapshots.clone(), initial, inbox.clone())
             .map_err(StartError::Thread)?;
         let status = Arc::new(Mutex::new(status_of(&raft)));
         let handle = NodeHandle {
@@ -245,10 +246,6 @@ impl<W: Waiter> Driver<W> {
                 next_offset,
                 complete,
             } => {
-                // A file from before there were memberships has that of the cluster's beginning.
-                let complete = complete.map(|membership| {
-                    membership.unwrap_or_else(|| Arc::new(self.options.initial.clone()))
-                });
                 self.raft
                     .chunk_stored(call, last_included, next_offset, complete);
             }

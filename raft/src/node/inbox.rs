@@ -41,12 +41,12 @@ pub(super) enum Event {
     /// A snapshot job ended; `None`: without a snapshot.
     SnapshotTaken(Option<LogId>),
     /// A chunk of the leader's snapshot is stored. `complete`: the whole file is verified, durable,
-    /// and has this membership, if any.
+    /// and has this membership.
     ChunkStored {
         call: CallId,
         last_included: LogId,
         next_offset: u64,
-        complete: Option<Option<Arc<Membership>>>,
+        complete: Option<Arc<Membership>>,
     },
     /// Streaming a snapshot to a follower ended.
     SnapshotSent {

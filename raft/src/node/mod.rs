@@ -99,6 +99,28 @@ pub struct NodeStatus {
     pub handing_over_to: Option<NodeId>,
 }
 
+impl NodeStatus {
+    /// Where a member can be called, as the membership in force has it.
+    #[must_use]
+    pub fn address_of(&self, node: NodeId) -> Option<&str> {
+        self.membership.addresses().get(&node).map(String::as_str)
+    }
+}
+
+/// What a node knows of itself, to be read at any time, from any thread. Keeps nothing running.
+#[derive(Clone, Debug)]
+pub struct StatusReader {
+    status: Arc<Mutex<NodeStatus>>,
+}
+
+impl StatusReader {
+    /// As of the node's latest turn, or its last.
+    #[must_use]
+    pub fn get(&self) -> NodeStatus {
+        self.status.lock().clone()
+    }
+}
+
 /// A running node. Dropping it stops it, as [`RaftNode::shutdown`] does.
 pub struct RaftNode<W: Waiter> {
     handle: NodeHandle<W>,
@@ -226,6 +248,14 @@ impl<W: Waiter> NodeHandle<W> {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         self.status.lock().clone()
+    }
+
+    /// Reads the status without holding the node: for what outlives a request.
+    #[must_use]
+    pub fn status_reader(&self) -> StatusReader {
+        StatusReader {
+            status: Arc::clone(&self.status),
+        }
     }
 
     pub(crate) fn peer_call(&self, call: PeerCall) {

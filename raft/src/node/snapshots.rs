@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::core::{CallId, LogId, Message, NodeId, Term};
+use crate::core::{CallId, LogId, Membership, Message, NodeId, Term};
 use crate::node::apply::Waiter;
 use crate::node::inbox::{Event, Inbox};
 use crate::peer::Peer;
@@ -45,11 +45,16 @@ pub(super) struct SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    pub(super) fn start<W: Waiter>(store: SnapshotStore, inbox: Inbox<W>) -> io::Result<Self> {
+    /// `initial`: what a file from before there were memberships is taken to include.
+    pub(super) fn start<W: Waiter>(
+        store: SnapshotStore,
+        initial: Arc<Membership>,
+        inbox: Inbox<W>,
+    ) -> io::Result<Self> {
         let (chunks, receiver) = bounded(MAX_QUEUED_CHUNKS);
         let thread = std::thread::Builder::new()
             .name("snapshot-recv".to_owned())
-            .spawn(move || store_chunks(&store, &receiver, &inbox))?;
+            .spawn(move || store_chunks(&store, &initial, &receiver, &inbox))?;
         Ok(Self {
             chunks: Some(chunks),
             thread: Some(thread),
@@ -75,7 +80,12 @@ impl Drop for SnapshotReceiver {
     }
 }
 
-fn store_chunks<W: Waiter>(store: &SnapshotStore, chunks: &Receiver<Chunk>, inbox: &Inbox<W>) {
+fn store_chunks<W: Waiter>(
+    store: &SnapshotStore,
+    initial: &Arc<Membership>,
+    chunks: &Receiver<Chunk>,
+    inbox: &Inbox<W>,
+) {
     for Chunk {
         call,
         last_included,
@@ -87,9 +97,13 @@ fn store_chunks<W: Waiter>(store: &SnapshotStore, chunks: &Receiver<Chunk>, inbo
         let stored = store
             .receive(last_included, offset, &data, done)
             .and_then(|outcome| {
-                let complete = outcome.complete;
-                let membership = complete.then(|| store.membership_of(last_included));
-                Ok((outcome.next_offset, membership.transpose()?))
+                let complete = if outcome.complete {
+                    let membership = store.membership_of(last_included)?;
+                    Some(membership.unwrap_or_else(|| Arc::clone(initial)))
+                } else {
+                    None
+                };
+                Ok((outcome.next_offset, complete))
             });
         match stored {
             Ok((next_offset, complete)) => inbox.send(Event::ChunkStored {

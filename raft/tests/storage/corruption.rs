@@ -4,6 +4,7 @@
 //! tail that it reports, or refuses and names the file. It never yields anything else.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use proptest::prelude::*;
@@ -11,7 +12,9 @@ use raft::core::{Compaction, Restored, WriteBatch};
 use raft::storage::sim_disk::{Crash, SimDisk};
 use raft::storage::{Persister, PersisterOptions, Recovered, StorageError};
 
-use crate::script::{IDENTITY, SEGMENT_BYTES, entry, id, open, save_snapshot, term};
+use crate::script::{
+    IDENTITY, SEGMENT_BYTES, entry, id, open, save_snapshot, snapshot_members, term,
+};
 
 /// Bytes of a segment's header, and of a record before its payload.
 const SEGMENT_HEADER: usize = 128;
@@ -82,7 +85,10 @@ fn check(outcome: Result<(Persister, Recovered), StorageError>, whole: &Restored
                     id(5, 1),
                     "{context}: no older snapshot in its place"
                 );
+                let members = Some(Arc::new(snapshot_members(found.snapshot)));
+                assert_eq!(found.membership, members, "{context}: its members");
                 found.snapshot = whole.snapshot;
+                found.membership.clone_from(&whole.membership);
             }
             assert_eq!(&found, whole, "{context}: other data, and no word of it");
         }
@@ -420,6 +426,7 @@ fn damaged_snapshot_is_replaced_by_an_older_one_only_if_the_log_reaches_back() {
         recovered.restored,
         Restored {
             snapshot: id(5, 1),
+            membership: Some(Arc::new(snapshot_members(id(5, 1)))),
             ..whole
         }
     );

@@ -55,7 +55,8 @@ pub(crate) fn snapshot_body(id: LogId) -> Vec<u8> {
 
 /// The membership in the snapshot named `id`.
 pub(crate) fn snapshot_members(id: LogId) -> Membership {
-    let voters = (1..=id.index.get() % 5).map(|node| (NodeId::new(node), format!("host{node}:1")));
+    let voters =
+        (1..=1 + id.index.get() % 5).map(|node| (NodeId::new(node), format!("host{node}:1")));
     Membership::of_voters(voters).unwrap()
 }
 

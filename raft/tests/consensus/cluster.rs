@@ -314,6 +314,29 @@ impl Cluster {
         }
     }
 
+    /// Sends copies of all messages that wait between two nodes.
+    pub(crate) fn repeat(&mut self, from: NodeId, to: NodeId) {
+        let waiting = self.network.iter();
+        let copies: Vec<Packet> = waiting
+            .filter(|packet| (packet.from, packet.to) == (from, to))
+            .cloned()
+            .collect();
+        for copy in copies {
+            self.note(&format!("again: {}", describe_packet(&copy)));
+            self.network.push_back(copy);
+        }
+    }
+
+    /// The disk of a node that is down loses what was durable after `last`.
+    pub(crate) fn forget(&mut self, id: NodeId, last: LogIndex) {
+        assert!(self.node(id).raft.is_none(), "{} runs", name(id));
+        self.node(id).disk.forget(last);
+        self.note(&format!(
+            "{} has an older copy of its disk: nothing after {last}",
+            name(id)
+        ));
+    }
+
     /// Delivers until nothing is left.
     pub(crate) fn deliver_all(&mut self) {
         for _ in 0..100_000 {

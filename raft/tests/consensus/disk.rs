@@ -107,6 +107,11 @@ impl Disk {
         }
     }
 
+    /// Loses entries that were durable: an older copy of the disk was put in its place.
+    pub(crate) fn forget(&mut self, last: raft::core::LogIndex) {
+        self.entries.retain(|entry| entry.id.index <= last);
+    }
+
     /// How many batches are not durable yet.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.len()

@@ -12,6 +12,8 @@
 //! deliver once          all messages that wait now
 //! drop [n1 n2]          loses all messages that wait (from n1 to n2), and reports the calls as failed
 //! lose [n1 n2]          the same, and nobody is told
+//!                       ... each of these also `first n1 n2` or `last n1 n2`: one message, the oldest or the newest
+//! again n1 n2           sends copies of all messages that wait from n1 to n2, behind all others
 //! cut n1 [n2 ...]       nothing passes between these and the others
 //! heal                  everything passes again
 //! propose n1 A B ...    proposes in one batch
@@ -21,6 +23,7 @@
 //! transfer n1 [n2]      asks n1 to hand over
 //! stall n1 · sync n1 · go n1     n1's disk takes writes and finishes none · finishes one · all, from now on
 //! crash n1 · start n1   kills a node: what is not durable is lost · starts it from its disk
+//! forget n1 INDEX       n1, which is down, loses what was durable after INDEX: an older copy of its disk
 //! snapshot n1           takes a snapshot of all that n1 applied
 //! state                 a line for each node
 //! quiet COMMAND         without its output
@@ -33,7 +36,7 @@ use raft::core::{
     Entry, HardState, Lease, LogId, LogIndex, MembershipChange, NodeId, Payload, Term,
 };
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Packet};
 use crate::disk::Disk;
 use crate::safety;
 
@@ -126,6 +129,7 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
     }
     let ids: Vec<NodeId> = words[1..].iter().filter_map(|word| node_id(word)).collect();
     let between = (ids.len() == 2).then(|| (ids[0], ids[1]));
+    let which = words.get(1).copied().unwrap_or_default();
     match words[0] {
         "timeout" => {
             let deadline = cluster.raft(ids[0]).next_deadline();
@@ -146,10 +150,15 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
                 }
             }
             None => cluster.deliver_all(),
-            between => each_waiting(cluster, between, Cluster::deliver),
+            between => each_waiting(cluster, which, between, Cluster::deliver),
         },
-        "drop" => each_waiting(cluster, between, |cluster, at| cluster.drop(at, true)),
-        "lose" => each_waiting(cluster, between, |cluster, at| cluster.drop(at, false)),
+        "drop" => each_waiting(cluster, which, between, |cluster, at| {
+            cluster.drop(at, true);
+        }),
+        "lose" => each_waiting(cluster, which, between, |cluster, at| {
+            cluster.drop(at, false);
+        }),
+        "again" => cluster.repeat(ids[0], ids[1]),
         "cut" => {
             let all: Vec<NodeId> = cluster.nodes.keys().copied().collect();
             for other in all.iter().filter(|other| !ids.contains(other)) {
@@ -202,6 +211,7 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
         }
         "crash" => cluster.crash(ids[0], 0),
         "start" => cluster.start(ids[0]),
+        "forget" => cluster.forget(ids[0], LogIndex::new(words[2].parse().unwrap())),
         "snapshot" => cluster.snapshot(ids[0]),
         "state" => {
             for id in cluster.nodes.keys().copied().collect::<Vec<_>>() {
@@ -218,16 +228,26 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
     }
 }
 
-/// Applies `act` to each message that waits now, or to those between two nodes.
+/// Applies `act` to each message that waits now, or to those between two nodes, or to the `first` or
+/// `last` of those.
 fn each_waiting(
     cluster: &mut Cluster,
+    which: &str,
     between: Option<(NodeId, NodeId)>,
     act: impl Fn(&mut Cluster, usize),
 ) {
+    let is_one = |packet: &Packet| between.is_none_or(|pair| pair == (packet.from, packet.to));
+    let one = match which {
+        "first" => cluster.network.iter().position(is_one),
+        "last" => cluster.network.iter().rposition(is_one),
+        _ => None,
+    };
+    if matches!(which, "first" | "last") {
+        return act(cluster, one.expect("such a message waits"));
+    }
     let mut position = 0;
     for _ in 0..cluster.network.len() {
-        let packet = &cluster.network[position];
-        if between.is_none_or(|pair| pair == (packet.from, packet.to)) {
+        if is_one(&cluster.network[position]) {
             act(cluster, position);
         } else {
             position += 1;

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod disk;
+mod failures;
 mod random;
 mod safety;
 mod scripts;

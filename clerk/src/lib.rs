@@ -29,7 +29,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound.
+//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound. Comments that
+//! say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
 
 mod backoff;
 mod call;

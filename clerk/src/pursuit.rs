@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(asked_count, 3 + HINTED_PER_ROUND_MAX);
     }
 
-    /// Failure checklist 125: a paused leader holds a call up for one attempt; and a slow one is
+    /// Failure 125: a paused leader holds a call up for one attempt; and a slow one is
     /// not flooded with the same request.
     #[test]
     fn a_silent_node_is_left_after_one_attempt_and_given_more_time_on_the_next() {
@@ -459,7 +459,7 @@ mod tests {
         );
     }
 
-    /// Failure checklist 124: what may have reached a log is unknown, whatever came after it.
+    /// Failure 124: what may have reached a log is unknown, whatever came after it.
     #[test]
     fn the_error_tells_certainly_not_done_from_unknown() {
         let mut world = World::new();
@@ -476,7 +476,7 @@ mod tests {
         assert!(refusal.may_have_taken_effect());
     }
 
-    /// Fault C3: only a write that was certainly not done may begin anew in another session.
+    /// Only a write that was certainly not done may begin anew in another session.
     #[test]
     fn an_expired_session_makes_only_a_tried_write_unknown() {
         let mut world = World::new();

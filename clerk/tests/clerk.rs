@@ -109,6 +109,7 @@ fn hints_that_are_garbage_or_lead_nowhere_are_survived() {
     assert_eq!(cluster.value("x"), "1");
 }
 
+/// Failure 57: whatever became of the nodes, a call has an end.
 #[test]
 fn with_all_nodes_dead_a_call_ends_by_its_deadline_and_certainly_did_nothing() {
     let addresses = [dead_address(), dead_address()];
@@ -130,7 +131,7 @@ fn with_all_nodes_dead_a_call_ends_by_its_deadline_and_certainly_did_nothing() {
     }
 }
 
-/// Failure checklist 124: without a reply, "not done" is a guess.
+/// Failure 124: without a reply, "not done" is a guess.
 #[test]
 fn a_write_whose_replies_are_all_lost_ends_as_unknown() {
     let cluster = FakeCluster::start(1, 0);
@@ -172,7 +173,7 @@ fn a_connection_cut_after_the_request_leaves_a_write_unknown_and_a_read_repeatab
     assert!(!error.may_have_taken_effect(), "{error}");
 }
 
-/// Failure checklist 122, fault C1; the original's defect 7 (a duplicate applied, a write lost).
+/// Failure 122; the original's defect 7 (a duplicate applied, a write lost).
 #[test]
 fn a_retried_write_keeps_its_name_and_takes_effect_once() {
     let cluster = FakeCluster::start(3, 0);
@@ -198,7 +199,7 @@ fn a_retried_write_keeps_its_name_and_takes_effect_once() {
     assert!(names.iter().all(|(session, _)| *session == names[0].0));
 }
 
-/// Failure checklist 125: a paused leader must not pin its clients.
+/// Failure 125: a paused leader must not pin its clients.
 #[test]
 fn a_node_that_never_answers_is_left_for_the_others() {
     let cluster = FakeCluster::start(3, 0);
@@ -253,7 +254,7 @@ fn a_refusal_ends_the_call_at_once_and_says_who_and_why() {
     );
 }
 
-/// Failure checklist 123: sessions may expire under a client that was idle; that alone costs nothing.
+/// Failure 123: sessions may expire under a client that was idle; that alone costs nothing.
 #[test]
 fn a_write_that_was_never_tried_moves_from_an_expired_session_to_a_new_one() {
     let cluster = FakeCluster::start(1, 0);
@@ -267,7 +268,7 @@ fn a_write_that_was_never_tried_moves_from_an_expired_session_to_a_new_one() {
     assert_eq!(clerk.stats().sessions_opened, 2);
 }
 
-/// Fault C3: session expiry while a retry is in flight: unknown, never applied again.
+/// Session expiry while a retry is in flight: unknown, never applied again.
 #[test]
 fn a_write_retried_into_an_expired_session_is_unknown_and_not_repeated() {
     let cluster = FakeCluster::start(1, 0);

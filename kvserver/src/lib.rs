@@ -34,7 +34,8 @@
 //! (the thread that owns the state machine) gets it back once it is committed, or safe to read, and answers.
 //!
 //! Read next: [`StateMachine`], then [`Writer`], and [`MemoryView`] for how a snapshot is taken without
-//! stopping the writes. Every byte of an entry and a snapshot: `docs/store.md`.
+//! stopping the writes. Every byte of an entry and a snapshot: `docs/store.md`. Comments that say *failure
+//! N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
 
 mod applier;
 pub mod codec;

@@ -2,7 +2,7 @@
 //!
 //! Sessions expire by the time that the log tells, so that they expire at the same entry on every
 //! node. The leader tells it: what it has seen in the log so far, carried on by its own monotonic
-//! clock. A wall clock set wrong, on whichever node, expires nobody (failure checklist 26).
+//! clock. A wall clock set wrong, on whichever node, expires nobody (failure 26).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -139,7 +139,7 @@ impl<V: EngineView> Snapshot<V> {
 
 impl<E: Engine> StateMachine<E> {
     /// The state that a snapshot holds. It *replaces* what `engine` held: a key that the snapshot lacks
-    /// is gone (failure checklist 81).
+    /// is gone (failure 81).
     ///
     /// # Errors
     /// [`RestoreError`]. `engine` is dropped, half filled.

@@ -44,7 +44,7 @@ fn store_with_everything() -> Store {
     store
 }
 
-/// Failure checklist 96, and the original's defects 2 and 5: keys come back with their values, whatever
+/// Failure 96, and the original's defects 2 and 5: keys come back with their values, whatever
 /// bytes these are.
 #[test]
 fn keys_and_values_come_back_whatever_their_bytes() {
@@ -76,7 +76,7 @@ fn keys_and_values_come_back_whatever_their_bytes() {
     assert_eq!(restored.data_bytes(), store.data_bytes());
 }
 
-/// Failure checklist 81: a restore replaces; it does not merge.
+/// Failure 81: a restore replaces; it does not merge.
 #[test]
 fn keys_that_the_snapshot_lacks_do_not_come_back() {
     let bytes = store_with_everything().snapshot_bytes();
@@ -94,7 +94,7 @@ fn keys_that_the_snapshot_lacks_do_not_come_back() {
     assert_eq!(restored.key_count(), 4);
 }
 
-/// Failure checklist 82, 122: a retry after the restore finds the first reply.
+/// Failures 82, 122: a retry after the restore finds the first reply.
 #[test]
 fn sessions_and_legacy_clients_are_inside() {
     let mut store = store_with_everything();
@@ -121,7 +121,7 @@ fn sessions_and_legacy_clients_are_inside() {
     }
 }
 
-/// Failure checklist 83: one consistent point, though writes go on.
+/// Failure 83: one consistent point, though writes go on.
 #[test]
 fn a_snapshot_shows_the_moment_it_began() {
     let mut store = store_with_everything();
@@ -180,7 +180,7 @@ fn the_bytes_are_those_of_version_1() {
 }
 
 proptest! {
-    /// Two nodes at the same index are the same, also if one came there by a snapshot.
+    /// Failure 51: two nodes at the same index are the same, also if one came there by a snapshot.
     #[test]
     fn a_restored_node_goes_on_like_the_others(
         commands in prop::collection::vec(any_command(), 0..100),

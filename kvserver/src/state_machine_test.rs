@@ -75,6 +75,7 @@ fn what_is_stored_owns_its_memory() {
 
 // The log.
 
+/// Failures 51, 80: what comes twice or out of turn is refused.
 #[test]
 fn entries_are_applied_in_order_each_once() {
     let mut store = new_store(StateMachineOptions::default());
@@ -201,7 +202,7 @@ impl Engine for BrokenEngine {
     }
 }
 
-/// Failure checklist 52: a failure that does not follow from the log is no result; it stops the node.
+/// Failure 52: a failure that does not follow from the log is no result; it stops the node.
 #[test]
 fn a_failing_engine_is_an_error_and_no_outcome() {
     let engine = BrokenEngine(MemoryEngine::new());

@@ -10,7 +10,7 @@ use crate::common::{HANG_GUARD, Nodes};
 
 const BODY_BYTES: usize = 1 << 20;
 
-/// Failure checklist 44: what could be appended here but fits into no message to a follower would
+/// Failure 44: what could be appended here but fits into no message to a follower would
 /// hold up every later write.
 #[test]
 fn an_entry_too_large_for_its_followers_is_refused_and_the_next_write_goes_on() {

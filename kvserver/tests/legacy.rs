@@ -131,6 +131,7 @@ fn append_appends_and_an_unknown_op_is_not_acknowledged() {
     caller.ask(&get(b"k", 5), &value(b"one two"));
 }
 
+/// Failure 121: a follower answers no read.
 #[test]
 fn a_follower_sends_the_caller_elsewhere() {
     let nodes = Nodes::start(3);

@@ -78,7 +78,7 @@ pub trait EngineView: Iterator<Item = Result<Pair, EngineError>> + Send + 'stati
 }
 
 /// An engine's storage failed. What the node applied from here on could differ from the others: it
-/// must stop (failure checklist 52).
+/// must stop (failure 52).
 #[derive(Debug, thiserror::Error)]
 #[error("the storage engine failed")]
 pub struct EngineError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

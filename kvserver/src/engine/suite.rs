@@ -152,7 +152,7 @@ pub(super) fn a_view_shows_the_beginning_whatever_changes_meanwhile<E: Engine>(
 }
 
 /// Two threads: one walks the view while the other changes what lies just ahead of it, where alone a change
-/// can get between the walk's two looks (failure checklist 83).
+/// can get between the walk's two looks (failure 83).
 pub(super) fn a_view_is_consistent_under_a_concurrent_writer<E: Engine>(new: impl Fn() -> E) {
     const ROUNDS: u64 = 30;
     const KEYS: u64 = 5000;

@@ -12,7 +12,7 @@ use crate::test_kit::{RAN, REPEATED, append, at, new_store, open_at, put, sessio
 
 const EXPIRED: Outcome = Outcome::Refused(Refusal::SessionExpired);
 
-/// Failure checklist 122: a repeated request returns the first reply and changes nothing.
+/// Failure 122: a repeated request returns the first reply and changes nothing.
 #[test]
 fn a_session_is_named_by_its_entry_and_runs_each_request_once() {
     let mut store = new_store(StateMachineOptions::default());
@@ -28,7 +28,7 @@ fn a_session_is_named_by_its_entry_and_runs_each_request_once() {
     assert_eq!(store.text("k"), "2;1;");
 }
 
-/// Failure checklist 123: a late retry of a session that is gone is refused, not run.
+/// Failure 123: a late retry of a session that is gone is refused, not run.
 #[test]
 fn a_request_of_an_unknown_session_is_refused() {
     let mut store = new_store(StateMachineOptions::default());
@@ -83,7 +83,7 @@ fn an_idle_session_expires_by_the_logs_time() {
     assert_eq!(store.text("k"), "w");
 }
 
-/// A new leader's clock may lag behind the old one's.
+/// A new leader's clock may lag behind the old one's (failure 126).
 #[test]
 fn log_time_does_not_go_back() {
     let mut store = new_store(tight_options());

@@ -3,7 +3,7 @@
 //! Two kinds of writer are remembered. A [`SessionTable`] keeps, for each session, the replies that its
 //! client may ask for again (thesis §6.3). A [`LegacyTable`] keeps the last request of each caller of the
 //! C++ original. Both are part of the replicated state: every node keeps, trims, expires and evicts them
-//! at the same log entry, and a snapshot carries them (failure checklist 82, 123).
+//! at the same log entry, and a snapshot carries them (failures 82, 123).
 //!
 //! Both stand on a [`Recency`] table, which knows who was used least recently.
 

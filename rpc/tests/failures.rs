@@ -246,7 +246,8 @@ fn times_may_be_as_long_as_there_are() {
     drop(server);
 }
 
-/// Original's defects 9, 10 and 12: a broken connection is not a reply, and no thread hangs.
+/// The original's defects 9, 10 and 12 (`docs/failures.md`): a broken connection is not a reply, and no
+/// thread hangs.
 #[test]
 fn calls_under_way_fail_when_the_server_dies_and_later_ones_find_it_again() {
     let mut server = serve_with(ProviderOptions {

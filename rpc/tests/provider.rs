@@ -48,6 +48,7 @@ fn an_address_in_use_and_one_that_is_none_are_named() {
     assert!(matches!(error, ProviderError::Address(_)), "{error}");
 }
 
+/// The original's defect 28 (`docs/failures.md`): its echo server served one connection.
 #[test]
 fn connections_are_dealt_to_all_loops() {
     let server = serve_with(ProviderOptions {

@@ -106,8 +106,9 @@ fn the_derived_id_follows_order_but_not_spelling() {
     assert_ne!(id, derived_cluster_id([("alpha.example", 2), ("::1", 1)]));
 }
 
-/// An operator acts on these lines, so they are pinned word for word (original's defect 15: its reader
-/// took the first of two equal keys and answered an unknown one with an empty text).
+/// An operator acts on these lines, so they are pinned word for word (original's defect 15 in
+/// `docs/failures.md`: its reader took the first of two equal keys and answered an unknown one with an
+/// empty text).
 #[test]
 fn each_slip_is_answered_with_file_line_and_what_to_do() {
     let cases = [

@@ -97,7 +97,7 @@ fn another_number_of_nodes_is_wrong_usage() {
     assert!(!folder.path().join("t.data").exists());
 }
 
-/// Original's defect 15: whatever its file says, a run goes on with something.
+/// The original's defect 15 (`docs/failures.md`): whatever its file says, a run goes on with something.
 #[test]
 fn a_broken_file_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();

@@ -37,8 +37,8 @@ const SNAPSHOT_FILES_MAX: usize = 3;
 /// its allocator keeps.
 const GROWTH_MAX: u64 = 32 * MIB;
 
-/// The original's defects 4 (the log cut at 50 bytes and the whole map written each time), 13 and 26
-/// (memory grew with every request).
+/// The original's defects 4, 13 and 26 (the whole map written each time, memory grew with every request),
+/// and failure 90.
 ///
 /// `BOUNDS_WRITES=10000000 cargo test -p raft_core_run --release --test cluster bounds` is the long form.
 #[test]

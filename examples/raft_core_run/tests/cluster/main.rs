@@ -2,7 +2,8 @@
 //! nonsense while clients write.
 //!
 //! Clusters run one at a time. Every test prints the seed of what it draws; `TEST_SEED=N` repeats it.
-//! Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs.
+//! Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs. *The original's
+//! defects*, and *failures*, are those of `docs/failures.md`.
 
 #![allow(
     clippy::unwrap_used,

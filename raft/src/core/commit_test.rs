@@ -19,7 +19,7 @@ fn a_majority_of_durable_copies_commits() {
     assert_eq!(bench.commit(), 2);
 }
 
-/// Fig. 8; failure checklist 46, original's defect 18: copies are counted over all rounds, and only
+/// Fig. 8; failure 46, original's defect 18: copies are counted over all rounds, and only
 /// of the leader's own term.
 #[test]
 fn leader_never_commits_an_older_terms_entry_by_counting() {
@@ -32,7 +32,7 @@ fn leader_never_commits_an_older_terms_entry_by_counting() {
     assert_eq!(leader.commit(), 3, "its own entry carries the older ones");
 }
 
-/// Failure checklist 6: an answer to what was said in an earlier term speaks of another log.
+/// Failure 6: an answer to what was said in an earlier term speaks of another log.
 #[test]
 fn acceptances_of_an_older_term_count_nothing() {
     let mut leader = Bench::leader(4, &[1, 2]);
@@ -50,7 +50,7 @@ fn acceptances_of_an_older_term_count_nothing() {
     );
 }
 
-/// Thesis §10.2.1; failure checklist 37.
+/// Thesis §10.2.1; failure 37.
 #[test]
 fn the_leaders_own_copy_counts_once_it_is_durable_and_need_not_be() {
     let mut bench = Bench::leader(1, &[]);
@@ -71,7 +71,7 @@ fn the_leaders_own_copy_counts_once_it_is_durable_and_need_not_be() {
     ));
 }
 
-/// Failure checklist 60: a cluster of one waits for its disk.
+/// Failure 60: a cluster of one waits for its disk.
 #[test]
 fn alone_a_node_commits_what_is_durable() {
     let mut bench = Bench::leader_of(1, 1, &[], |_| ());
@@ -85,7 +85,7 @@ fn alone_a_node_commits_what_is_durable() {
     assert_eq!(bench.said(), [], "nobody to talk to");
 }
 
-/// Failure checklist 59: what was applied before a crash is in the snapshot, or comes again.
+/// Failure 59: what was applied before a crash is in the snapshot, or comes again.
 #[test]
 fn after_a_restart_the_snapshot_counts_even_if_the_log_ends_before_it() {
     let restored = Restored {

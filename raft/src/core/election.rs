@@ -92,7 +92,7 @@ impl Raft {
             self.restart_election_timer();
         }
         // A yes to a pre-vote speaks for the term asked about. A no carries our own, so that a
-        // candidate that lags behind can catch up (failure checklist 14, 15).
+        // candidate that lags behind can catch up (failures 14, 15).
         let term = if vote_granted {
             term
         } else {
@@ -190,7 +190,7 @@ impl Raft {
 
     /// True while a leader other than `candidate` was heard within the shortest election timeout,
     /// of whatever term: it may answer reads on the strength of that (thesis §6.4.1). The leader
-    /// itself asks for votes only when it leads no longer (failure checklist 17).
+    /// itself asks for votes only when it leads no longer (failure 17).
     fn hears_another_leader(&self, candidate: NodeId) -> bool {
         let shortest_ms = self.config.election_timeout_ms.0;
         match self.heard {

@@ -81,7 +81,7 @@ fn a_majority_elects_and_a_minority_does_not() {
     }
 }
 
-/// Failure checklist 6.
+/// Failure 6.
 #[test]
 fn a_candidates_own_vote_counts_once_it_is_durable() {
     let mut bench = Bench::new(1);
@@ -93,7 +93,7 @@ fn a_candidates_own_vote_counts_once_it_is_durable() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
-/// Failure checklist 6: an earlier write that ends now is not the vote's.
+/// Failure 6: an earlier write that ends now is not the vote's.
 #[test]
 fn a_candidates_own_vote_waits_for_its_own_write() {
     let mut bench = Bench::new(3);
@@ -108,7 +108,7 @@ fn a_candidates_own_vote_waits_for_its_own_write() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
-/// Failure checklist 6: the candidacy is over when the disk is ready.
+/// Failure 6: the candidacy is over when the disk is ready.
 #[test]
 fn a_candidates_own_vote_is_ignored_after_the_term_changed() {
     let mut bench = Bench::new(3);
@@ -134,7 +134,7 @@ fn a_candidates_own_vote_is_ignored_after_the_term_changed() {
     );
 }
 
-/// Fig. 2, *RequestVote RPC*, rule 2. Failure checklist 9: asked again, the answer is the same.
+/// Fig. 2, *RequestVote RPC*, rule 2. Failure 9: asked again, the answer is the same.
 #[test]
 fn one_vote_a_term_and_the_same_answer_when_asked_again() {
     let mut bench = Bench::new(3);
@@ -156,7 +156,7 @@ fn one_vote_a_term_and_the_same_answer_when_asked_again() {
     );
 }
 
-/// Failure checklist 1.
+/// Failure 1.
 #[test]
 fn a_vote_is_remembered_after_a_restart() {
     let hard_state = HardState {
@@ -178,7 +178,7 @@ fn a_vote_is_remembered_after_a_restart() {
     );
 }
 
-/// Fig. 2, *RequestVote RPC*, rule 1. Failure checklist 11.
+/// Fig. 2, *RequestVote RPC*, rule 1. Failure 11.
 #[test]
 fn a_candidate_of_an_older_term_is_refused_and_told_ours() {
     let mut bench = Bench::with_log(3, 5, &[]);
@@ -193,7 +193,7 @@ fn a_candidate_of_an_older_term_is_refused_and_told_ours() {
     assert_eq!(bench.raft.term(), Term::new(5));
 }
 
-/// §5.4.1: by the last entry's term, then by length. Failure checklist 7.
+/// §5.4.1: by the last entry's term, then by length. Failure 7.
 #[test]
 fn votes_go_only_to_logs_at_least_as_up_to_date() {
     let cases = [
@@ -218,7 +218,7 @@ fn votes_go_only_to_logs_at_least_as_up_to_date() {
     }
 }
 
-/// Failure checklist 8: only the term is taken from a candidate that is refused.
+/// Failure 8: only the term is taken from a candidate that is refused.
 #[test]
 fn a_refused_candidate_leaves_the_vote_free() {
     let mut bench = Bench::with_log(3, 1, &[1]);
@@ -243,7 +243,7 @@ fn a_candidate_follows_the_leader_of_its_own_term() {
     assert_eq!(bench.raft.voted_for, Some(N1), "the vote of the term stays");
 }
 
-/// Fig. 2, *All Servers*; failure checklist 3, original's defect 21: also from replies, and on disk
+/// Fig. 2, *All Servers*; failure 3, original's defect 21: also from replies, and on disk
 /// before anything else is said.
 #[test]
 fn a_newer_term_in_any_message_makes_a_follower_and_is_durable_before_the_next_message() {
@@ -281,7 +281,7 @@ fn a_newer_term_in_any_message_makes_a_follower_and_is_durable_before_the_next_m
     }
 }
 
-/// Failure checklist 10.
+/// Failure 10.
 #[test]
 fn a_leader_votes_for_nobody_in_its_term() {
     let mut bench = Bench::leader(2, &[1]);
@@ -292,7 +292,7 @@ fn a_leader_votes_for_nobody_in_its_term() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
-/// Failure checklist 5, 6, original's defect 21: votes of another term, or of a candidacy that was lost.
+/// Failures 5, 6, original's defect 21: votes of another term, or of a candidacy that was lost.
 #[test]
 fn votes_for_another_question_count_nothing() {
     let mut bench = Bench::with_log(5, 3, &[]);
@@ -346,7 +346,7 @@ fn a_pre_vote_binds_nobody() {
     assert_eq!(bench.raft.take_write(), None);
 }
 
-/// Failure checklist 14, 15: the refusal brings a candidate that lags behind to our term.
+/// Failures 14, 15: the refusal brings a candidate that lags behind to our term.
 #[test]
 fn a_refused_pre_candidate_learns_the_term() {
     let mut bench = Bench::new(3);
@@ -358,7 +358,7 @@ fn a_refused_pre_candidate_learns_the_term() {
     );
 }
 
-/// Thesis §4.2.3, §6.2: whoever hears a leader ignores candidates, and their terms.
+/// Thesis §4.2.3, §6.2: whoever hears a leader ignores candidates, and their terms. Failure 23.
 #[test]
 fn a_node_that_hears_a_leader_ignores_candidates() {
     let mut bench = Bench::new(3);
@@ -391,7 +391,7 @@ fn a_node_that_hears_a_leader_ignores_candidates() {
     );
 }
 
-/// Failure checklist 17.
+/// Failure 17.
 #[test]
 fn a_leader_that_stepped_down_is_not_refused_for_its_own_sake() {
     let mut bench = Bench::new(3);
@@ -403,7 +403,7 @@ fn a_leader_that_stepped_down_is_not_refused_for_its_own_sake() {
     );
 }
 
-/// Thesis §6.2 (`CheckQuorum`); failure checklist 25, original's defect 23.
+/// Thesis §6.2 (`CheckQuorum`); failure 25, original's defect 23.
 #[test]
 fn a_leader_steps_down_when_it_hears_no_majority() {
     let mut bench = Bench::leader_of(5, 1, &[], |_| ());
@@ -432,7 +432,7 @@ fn a_leader_steps_down_when_it_hears_no_majority() {
     assert!(bench.out().contains(&told));
 }
 
-/// Failure checklist 25: after a pause, answers that waited meanwhile confirm nothing.
+/// Failure 25: after a pause, answers that waited meanwhile confirm nothing.
 #[test]
 fn a_paused_leader_doubts_itself_first() {
     let mut bench = Bench::leader(1, &[]);
@@ -442,8 +442,7 @@ fn a_paused_leader_doubts_itself_first() {
     assert_eq!(bench.commit(), 0);
 }
 
-/// Failure checklist 26: and the deadline is exact, so that an idle node sleeps.
-/// Failure checklist 24: its disk hangs, and the driver says so. Until the disk answers it cannot even
+/// Failure 24: its disk hangs, and the driver says so. Until the disk answers it cannot even
 /// ask for a vote again.
 #[test]
 fn a_leader_that_resigns_comes_back_only_with_its_disk() {
@@ -483,6 +482,7 @@ fn a_leader_without_peers_does_not_resign() {
     assert!(bench.raft.is_serving());
 }
 
+/// Failure 26: and the deadline is exact, so that an idle node sleeps.
 #[test]
 fn time_only_goes_forward_and_nothing_happens_before_the_deadline() {
     let mut bench = Bench::new(3);
@@ -503,7 +503,7 @@ fn time_only_goes_forward_and_nothing_happens_before_the_deadline() {
     assert_eq!(leader.raft.next_deadline(), deadline.plus(25));
 }
 
-/// Failure checklist 22: a follower that refuses entries hears its leader all the same.
+/// Failure 22: a follower that refuses entries hears its leader all the same.
 #[test]
 fn a_rejected_append_restarts_the_timer() {
     let mut bench = Bench::new(3);
@@ -513,7 +513,7 @@ fn a_rejected_append_restarts_the_timer() {
     assert_eq!(bench.raft.leader(), Some(N2));
 }
 
-/// Failure checklist 45, original's defect 24: ourselves by a wrong address are no reason to end the
+/// Failure 45, original's defect 24: ourselves by a wrong address are no reason to end the
 /// process. The call is answered.
 #[test]
 fn our_own_number_is_refused() {
@@ -554,7 +554,7 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert_eq!(new(config), Err(ConfigError::NothingInFlight));
 }
 
-/// Failure checklist 2: an entry whose term was lost came from a broken disk.
+/// Failure 2: an entry whose term was lost came from a broken disk.
 #[test]
 fn a_restored_state_that_contradicts_itself_is_refused() {
     let new = |restored: Restored| {

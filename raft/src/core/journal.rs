@@ -10,7 +10,7 @@
 //! the last one. It reports a batch once that and every earlier one are durable.
 //!
 //! An overwritten entry must never count as durable on account of a write that carried its
-//! predecessor at the same index (the "ABA" of failure lists). So each write under way remembers up
+//! predecessor at the same index (the "ABA" of failure 38). So each write under way remembers up
 //! to which entry it will make *today's* log durable, and a truncation lowers that mark.
 
 use std::collections::VecDeque;

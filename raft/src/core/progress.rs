@@ -183,7 +183,7 @@ impl Progress {
         match self.state {
             ProgressState::Probe { .. } => self.replicate(),
             ProgressState::Replicate => self.next_index = self.next_index.max(match_index.next()),
-            // Found its way by the log, or by an earlier snapshot (failure lists: etcd-io/raft#110).
+            // Found its way by the log, or by an earlier snapshot (failure 88).
             ProgressState::Snapshot { .. } if match_index >= log_prev => self.replicate(),
             ProgressState::Snapshot { .. } => {
                 self.next_index = self.next_index.max(match_index.next());

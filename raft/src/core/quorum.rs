@@ -18,7 +18,7 @@ pub(super) fn reached_by_majority<T: Ord + Copy>(values: &mut [T]) -> T {
 mod tests {
     use super::*;
 
-    /// Failure checklist 48: even sizes and one voter.
+    /// Failure 48: even sizes and one voter.
     #[test]
     fn a_majority_is_more_than_half() {
         let sizes: Vec<usize> = (1..=9).map(majority).collect();
@@ -44,7 +44,7 @@ mod tests {
         }
     }
 
-    /// Failure checklist 47.
+    /// Failure 47.
     #[test]
     fn a_voter_that_is_ahead_already_moves_nothing() {
         assert_eq!(reached_by_majority(&mut [5, 5, 9]), 5);

@@ -236,7 +236,7 @@ impl Raft {
             }
         );
         if term > self.current_term && !asks_for_vote && !grants_pre_vote {
-            // §5.1; also from a reply (failure checklist 3).
+            // §5.1; also from a reply (failure 3).
             self.become_follower(term);
         }
         match message {

@@ -37,7 +37,7 @@ fn a_read_is_ready_once_a_majority_confirmed_a_round_that_began_after_it() {
     assert_eq!(bench.ready(), [], "each read once");
 }
 
-/// Failure checklist 118: an answer to an earlier round confirms no later read.
+/// Failure 118: an answer to an earlier round confirms no later read.
 #[test]
 fn reads_that_come_during_a_round_share_the_next_one() {
     let mut bench = serving();
@@ -61,7 +61,7 @@ fn reads_that_come_during_a_round_share_the_next_one() {
     assert_eq!(bench.ready(), [(2, 1), (3, 1)]);
 }
 
-/// Step 1; failure checklist 117.
+/// Step 1; failure 117.
 #[test]
 fn a_new_leader_serves_no_read_before_an_entry_of_its_term_is_committed() {
     let mut bench = Bench::leader(2, &[1, 1]);
@@ -87,7 +87,7 @@ fn a_read_need_not_wait_for_later_writes() {
     assert_eq!(bench.ready(), [(1, 1)]);
 }
 
-/// Failure checklist 116, 118: reads end with the leadership.
+/// Failures 116, 118: reads end with the leadership.
 #[test]
 fn a_deposed_leader_refuses_what_waits() {
     let mut bench = serving();

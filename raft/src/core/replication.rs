@@ -81,7 +81,7 @@ impl Raft {
     }
 
     /// As leader: asserts itself to one follower, with a `prev_log` that is proven, so that the
-    /// answer does not depend on where the follower's log stands (failure checklist 31).
+    /// answer does not depend on where the follower's log stands (failure 31).
     pub(super) fn send_heartbeat(&mut self, to: NodeId) {
         let match_index = self.progress_of(to).match_index;
         let prev_log = self.log.id_at(match_index).unwrap_or(LogId::ZERO);
@@ -155,7 +155,7 @@ impl Raft {
             self.contradicted(from, conflict);
             return;
         }
-        // Rule 5: never beyond what this message proves to be the leader's log (checklist 29).
+        // Rule 5: never beyond what this message proves to be the leader's log (failure 29).
         self.commit_upto(leader_commit.min(proven));
 
         let (match_index, write) = if heartbeat {
@@ -211,7 +211,7 @@ impl Raft {
     }
 
     /// Takes `from` for the leader of our term. False, and the end of this node, if another node
-    /// leads it: election safety (§5.2) is broken (failure checklist 12).
+    /// leads it: election safety (§5.2) is broken (failure 12).
     pub(super) fn accept_leader(&mut self, from: NodeId) -> bool {
         if let Some(leader) = self.leader
             && leader != from
@@ -273,7 +273,7 @@ impl Raft {
     /// Never before `commit_index`: what is committed, the leader has (§5.4.3).
     fn mismatch(&self, prev_log: LogId) -> Option<LogId> {
         // Compacted here, so committed, and part of the leader's log: what it sends after that is
-        // skipped up to where our log begins (failure checklist 32, original's defect 20).
+        // skipped up to where our log begins (failure 32, original's defect 20).
         if prev_log.index < self.log.prev().index || self.log.contains(prev_log) {
             return None;
         }
@@ -287,7 +287,7 @@ impl Raft {
     }
 
     /// Names the committed entry that an entry of the leader's log contradicts, if it does: that
-    /// leader was not elected by the rules (§5.4.3; failure checklist 50).
+    /// leader was not elected by the rules (§5.4.3; failure 50).
     fn contradiction(&self, theirs: LogId) -> Result<(), LogId> {
         match self.log.id_at(theirs.index) {
             Some(ours) if ours != theirs && ours.index <= self.commit_index => Err(ours),
@@ -312,7 +312,7 @@ impl Raft {
                 continue;
             }
             match self.log.id_at(index) {
-                // An old message that arrives late truncates nothing (failure checklist 28).
+                // An old message that arrives late truncates nothing (failure 28).
                 Some(ours) if ours == entry.id => continue,
                 Some(_) => self.truncate(index),
                 None => {}
@@ -327,7 +327,7 @@ impl Raft {
         Ok(())
     }
 
-    /// Removes the whole tail from `from` on (failure checklist 27, original's defect 19).
+    /// Removes the whole tail from `from` on (failure 27, original's defect 19).
     fn truncate(&mut self, from: LogIndex) {
         assert!(
             from > self.commit_index,
@@ -361,7 +361,7 @@ impl Raft {
     fn on_rejected(&mut self, from: NodeId, rejected: LogIndex, hint: LogId) {
         let progress = &self.progress[&from];
         // What was proven stays proven: an answer that came late, or a follower whose disk lost what
-        // it had acknowledged. The latter must not be helped to forget it (checklist 34, 35).
+        // it had acknowledged. The latter must not be helped to forget it (failures 34, 35).
         if rejected <= progress.match_index {
             tracing::debug!(node = %self.config.id, %from, %rejected, "ignores a rejection of what is proven");
             return;

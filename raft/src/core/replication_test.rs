@@ -57,7 +57,7 @@ fn a_leader_of_an_older_term_is_refused_and_told_ours() {
     assert_eq!((bench.terms(), bench.raft.leader()), (vec![1], None));
 }
 
-/// Rule 2; failure checklist 30: also without entries.
+/// Rule 2; failure 30: also without entries.
 #[test]
 fn entries_are_taken_only_where_the_one_before_matches() {
     for terms in [&[][..], &[3]] {
@@ -74,7 +74,7 @@ fn entries_are_taken_only_where_the_one_before_matches() {
     }
 }
 
-/// §5.3: the hint skips whole terms, but nothing committed. Failure checklist 39.
+/// §5.3: the hint skips whole terms, but nothing committed. Failure 39.
 #[test]
 fn a_rejection_names_the_last_entry_that_may_agree() {
     let mut bench = Bench::with_log(3, 6, &[1, 1, 2, 2, 2, 5, 5]);
@@ -97,7 +97,7 @@ fn a_rejection_names_the_last_entry_that_may_agree() {
     );
 }
 
-/// Rule 3; failure checklist 27, original's defect 19.
+/// Rule 3; failure 27, original's defect 19.
 #[test]
 fn a_conflict_removes_the_whole_tail() {
     let mut bench = Bench::with_log(3, 3, &[1, 2, 2, 2, 2]);
@@ -108,7 +108,7 @@ fn a_conflict_removes_the_whole_tail() {
     assert_eq!(batch.entries, entries(3, &[3]));
 }
 
-/// Rule 4; failure checklist 28.
+/// Rule 4; failure 28.
 #[test]
 fn an_old_append_that_arrives_late_truncates_nothing() {
     let mut bench = Bench::with_log(3, 1, &[1, 1, 1, 1]);
@@ -116,13 +116,13 @@ fn an_old_append_that_arrives_late_truncates_nothing() {
     assert_eq!(
         answer,
         Some(accepted(1, 2)),
-        "it proves no more than it carries (checklist 35)"
+        "it proves no more than it carries (failure 35)"
     );
     assert_eq!(bench.terms(), [1, 1, 1, 1]);
     assert_eq!(bench.raft.take_write(), None);
 }
 
-/// Rule 5; failure checklist 29.
+/// Rule 5; failure 29.
 #[test]
 fn a_follower_commits_no_further_than_the_message_proves() {
     let mut bench = Bench::with_log(3, 2, &[1, 1, 1, 1]);
@@ -131,10 +131,10 @@ fn a_follower_commits_no_further_than_the_message_proves() {
     bench.step(N2, append(2, id(1, 1), &[1], 4));
     assert_eq!(bench.commit(), 2, "3 and 4 may be of another history");
     bench.step(N2, heartbeat(2, id(3, 1), 1));
-    assert_eq!(bench.commit(), 2, "and never goes back (checklist 49)");
+    assert_eq!(bench.commit(), 2, "and never goes back (failure 49)");
 }
 
-/// Fig. 2: "updated on stable storage before responding"; failure checklist 36.
+/// Fig. 2: "updated on stable storage before responding"; failure 36.
 #[test]
 fn an_acceptance_waits_for_the_disk_and_a_heartbeat_does_not() {
     let mut bench = Bench::with_log(3, 1, &[1]);
@@ -157,7 +157,7 @@ fn an_acceptance_waits_for_the_disk_and_a_heartbeat_does_not() {
     assert_eq!(bench.said(), [accepted(1, 4)]);
 }
 
-/// Failure checklist 38: the first write of entry 2 ends when there is another entry 2.
+/// Failure 38: the first write of entry 2 ends when there is another entry 2.
 #[test]
 fn a_write_that_was_overwritten_meanwhile_counts_nothing() {
     let mut bench = Bench::with_log(3, 1, &[1]);
@@ -183,7 +183,7 @@ fn a_write_that_was_overwritten_meanwhile_counts_nothing() {
     assert_eq!(bench.raft.durable_index(), index(2));
 }
 
-/// Failure checklist 38: the same while the entries were only gathered.
+/// Failure 38: the same while the entries were only gathered.
 #[test]
 fn what_was_overwritten_before_it_was_taken_is_never_written() {
     let mut bench = Bench::with_log(3, 1, &[1]);
@@ -198,7 +198,7 @@ fn what_was_overwritten_before_it_was_taken_is_never_written() {
     assert_eq!(bench.said(), [accepted(1, 2), accepted(2, 3)]);
 }
 
-/// Failure checklist 12: two leaders in one term.
+/// Failure 12: two leaders in one term.
 #[test]
 fn two_leaders_of_one_term_stop_the_node_that_sees_it() {
     let mut follower = Bench::new(3);
@@ -215,7 +215,7 @@ fn two_leaders_of_one_term_stop_the_node_that_sees_it() {
     assert!(leader.raft.propose(Bytes::new()).is_err());
 }
 
-/// Failure checklist 50.
+/// Failure 50.
 #[test]
 fn a_leader_that_contradicts_what_is_committed_stops_the_node() {
     for message in [
@@ -232,7 +232,7 @@ fn a_leader_that_contradicts_what_is_committed_stops_the_node() {
     }
 }
 
-/// Failure checklist 4: an entry never gets a term that its proposer did not lead.
+/// Failure 4: an entry never gets a term that its proposer did not lead.
 #[test]
 fn a_deposed_leader_takes_no_proposal() {
     let mut bench = Bench::leader(1, &[]);
@@ -241,7 +241,7 @@ fn a_deposed_leader_takes_no_proposal() {
     assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(N2) }));
 }
 
-/// Failure checklist 5: what waits for the disk keeps the term in which it was said.
+/// Failure 5: what waits for the disk keeps the term in which it was said.
 #[test]
 fn an_answer_that_waited_keeps_its_term() {
     let mut bench = Bench::new(3);
@@ -251,7 +251,7 @@ fn an_answer_that_waited_keeps_its_term() {
     assert_eq!(bench.said(), [accepted(1, 1), accepted(2, 0)]);
 }
 
-/// Failure checklist 31: a heartbeat does not depend on where the follower's log stands.
+/// Failure 31: a heartbeat does not depend on where the follower's log stands.
 #[test]
 fn a_heartbeat_names_only_an_entry_that_is_proven() {
     let mut bench = Bench::leader(2, &[1, 1]);
@@ -264,7 +264,7 @@ fn a_heartbeat_names_only_an_entry_that_is_proven() {
     assert_eq!(bench.sent_to(N2).last(), Some(&heartbeat(2, id(3, 2), 3)));
 }
 
-/// Failure checklist 32, original's defect 20.
+/// Failure 32, original's defect 20.
 #[test]
 fn what_lies_before_the_snapshot_is_skipped() {
     let mut bench = Bench::adapted(3, 1, &[1, 1, 1, 1], |config| config.retained_log_bytes = 0);
@@ -289,7 +289,7 @@ fn what_lies_before_the_snapshot_is_skipped() {
     assert_eq!((bench.terms(), bench.commit()), (vec![1, 1], 5));
 }
 
-/// Failure checklist 33.
+/// Failure 33.
 #[test]
 fn duplicated_and_reordered_answers_move_nothing_back() {
     let mut bench = Bench::leader(1, &[]);
@@ -306,7 +306,7 @@ fn duplicated_and_reordered_answers_move_nothing_back() {
     assert_eq!(bench.commit(), 3, "what was never sent is not believed");
 }
 
-/// Failure checklist 34, 35.
+/// Failures 34, 35.
 #[test]
 fn a_rejection_of_what_is_proven_is_ignored() {
     let mut bench = Bench::leader(2, &[1, 1, 1]);
@@ -366,6 +366,7 @@ fn messages_are_bounded_and_a_larger_entry_goes_alone() {
     assert_eq!(sizes.collect::<Vec<_>>(), [3, 3, 1, 1]);
 }
 
+/// Failure 94, for each follower.
 #[test]
 fn the_window_bounds_messages_and_bytes_in_flight() {
     let mut bench = Bench::leader_of(3, 1, &[], |config| {
@@ -407,7 +408,7 @@ fn probing_sends_one_message_at_a_time() {
     assert_eq!(bench.sent_to(N2).len(), 4, "now they are pipelined");
 }
 
-/// Failure checklist 40.
+/// Failure 40.
 #[test]
 fn a_window_of_lost_messages_opens_when_the_follower_is_heard() {
     let mut bench = Bench::leader_of(3, 1, &[], |config| {
@@ -430,7 +431,7 @@ fn a_window_of_lost_messages_opens_when_the_follower_is_heard() {
     assert_eq!(bench.sent_to(N2).len(), 2, "and the window is open again");
 }
 
-/// Failure checklist 40, without a word from the driver.
+/// Failure 40, without a word from the driver.
 #[test]
 fn a_window_that_is_stuck_for_an_election_timeout_is_probed() {
     let mut bench = Bench::leader(1, &[]);
@@ -452,7 +453,7 @@ fn a_window_that_is_stuck_for_an_election_timeout_is_probed() {
     assert_eq!(bench.sent_to(N2).len(), 2, "the entry again");
 }
 
-/// Failure checklist 41.
+/// Failure 41.
 #[test]
 fn a_follower_that_has_everything_returns_to_streaming() {
     let mut bench = Bench::leader(1, &[]);
@@ -466,7 +467,7 @@ fn a_follower_that_has_everything_returns_to_streaming() {
     }
 }
 
-/// Failure checklist 42, 44.
+/// Failures 42, 44.
 #[test]
 fn proposals_are_bounded_and_the_account_returns_to_zero() {
     let mut bench = Bench::leader_of(1, 1, &[], |config| config.max_uncommitted_bytes = 500);
@@ -496,7 +497,7 @@ fn proposals_are_bounded_and_the_account_returns_to_zero() {
     assert!((2..10).contains(&many), "{many} small ones");
 }
 
-/// Failure checklist 43.
+/// Failure 43.
 #[test]
 fn committed_entries_are_handed_out_in_order_each_once_within_the_bound() {
     let mut bench = Bench::with_log(3, 1, &[1, 1, 1, 1, 1]);

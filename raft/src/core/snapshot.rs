@@ -17,7 +17,7 @@ use super::types::{CallId, Compaction, LogId, LogIndex, NodeId, Term, WriteId};
 
 /// While a follower receives a snapshot, what follows that snapshot is kept for it, up to this many
 /// times [`Config::retained_log_bytes`](super::Config::retained_log_bytes): otherwise a transfer
-/// slower than the log grows would never be the last (failure checklist 85).
+/// slower than the log grows would never be the last (failure 85).
 const RECEIVER_TAIL_FACTOR: usize = 4;
 
 impl Raft {
@@ -142,7 +142,7 @@ impl Raft {
             return;
         }
         if last_included.index <= self.commit_index {
-            // What it brings we have; to take it would turn the state machine back (checklist 79).
+            // What it brings we have; to take it would turn the state machine back (failure 79).
             let next_offset = offset.saturating_add(data.len() as u64);
             let write = self.covers_installed(last_included);
             let reply = Message::InstallSnapshotReply {
@@ -195,7 +195,7 @@ impl Raft {
             self.compact(last_included.index);
             self.memberships.compact(last_included.index);
         } else {
-            // Rule 7: another term there, or nothing: the whole log goes (failure checklist 77).
+            // Rule 7: another term there, or nothing: the whole log goes (failure 77).
             self.log.reset(last_included);
             self.journal.reset(last_included, agreed);
             self.held.disown(agreed);

@@ -91,7 +91,7 @@ fn a_chunk_is_a_sign_of_life() {
     assert_eq!(bench.raft.leader(), Some(N2));
 }
 
-/// Rule 6; failure checklist 78.
+/// Rule 6; failure 78.
 #[test]
 fn the_suffix_stays_if_the_log_has_the_last_included_entry() {
     let mut bench = follower(&[1, 1, 2, 2], 1);
@@ -120,7 +120,7 @@ fn the_suffix_stays_if_the_log_has_the_last_included_entry() {
     );
 }
 
-/// Rule 7, 8; failure checklist 77: also if there is an entry of another term.
+/// Rule 7, 8; failure 77: also if there is an entry of another term.
 #[test]
 fn otherwise_the_whole_log_goes() {
     for terms in [&[1, 1][..], &[1, 1, 1, 1, 1]] {
@@ -151,7 +151,7 @@ fn otherwise_the_whole_log_goes() {
     }
 }
 
-/// Failure checklist 79: nothing is turned back.
+/// Failures 58, 79: nothing is turned back.
 #[test]
 fn a_snapshot_of_what_is_committed_already_is_answered_without_being_taken() {
     let mut bench = follower(&[1, 1, 2, 2], 3);
@@ -178,7 +178,7 @@ fn what_is_committed_but_not_durable_is_answered_later() {
     assert_eq!(bench.said(), [accepted(3, 3), installed(3, id(3, 3), 4)]);
 }
 
-/// Failure checklist 38, with a snapshot in between.
+/// Failure 38, with a snapshot in between.
 #[test]
 fn a_write_of_entries_that_a_snapshot_replaced_counts_nothing() {
     let mut bench = follower(&[1], 1);
@@ -194,7 +194,7 @@ fn a_write_of_entries_that_a_snapshot_replaced_counts_nothing() {
     assert_eq!(bench.raft.durable_index(), index(9));
 }
 
-/// A crash between the snapshot's file and the log's reset (failure checklist 84).
+/// A crash between the snapshot's file and the log's reset (failure 84).
 #[test]
 fn a_restored_log_that_contradicts_the_snapshot_is_forgotten() {
     let restored = Restored {
@@ -291,7 +291,7 @@ fn a_follower_behind_the_log_gets_the_snapshot_and_then_the_rest() {
     );
 }
 
-/// Failure checklist 87: nothing to send after it, and the state is left all the same.
+/// Failure 87: nothing to send after it, and the state is left all the same.
 #[test]
 fn a_snapshot_of_the_whole_log_ends_the_transfer() {
     let mut bench = compacted_leader();
@@ -302,7 +302,7 @@ fn a_snapshot_of_the_whole_log_ends_the_transfer() {
     assert_eq!(bench.sent_to(N2).len(), 1);
 }
 
-/// Failure checklist 88: the follower got there by another way.
+/// Failure 88: the follower got there by another way.
 #[test]
 fn an_append_reply_that_proves_the_position_ends_the_transfer() {
     let mut bench = compacted_leader();
@@ -318,7 +318,7 @@ fn an_append_reply_that_proves_the_position_ends_the_transfer() {
     assert_eq!(bench.sent_to(N2).len(), 1);
 }
 
-/// Failure checklist 91: a transfer that fails is not started in a loop.
+/// Failure 91: a transfer that fails is not started in a loop.
 #[test]
 fn a_failed_transfer_is_tried_again_after_an_election_timeout_when_the_follower_is_heard() {
     let mut bench = compacted_leader();
@@ -336,7 +336,7 @@ fn a_failed_transfer_is_tried_again_after_an_election_timeout_when_the_follower_
     assert_eq!(sent_after_ms, [500], "once, until its end is reported");
 }
 
-/// Failure checklist 97.
+/// Failure 97.
 #[test]
 fn compaction_past_a_follower_whose_window_is_lost_leads_to_a_snapshot() {
     let mut bench = Bench::leader_of(3, 1, &[], |config| {
@@ -361,7 +361,7 @@ fn compaction_past_a_follower_whose_window_is_lost_leads_to_a_snapshot() {
     assert_eq!(snapshots_sent(&bench.out()), [id(3, 1)]);
 }
 
-/// Failure checklist 85: what a receiver will need after its snapshot is kept, within a bound.
+/// Failures 85, 94: what a receiver will need after its snapshot is kept, within a bound.
 #[test]
 fn the_log_is_kept_for_a_follower_that_receives_a_snapshot() {
     let tail_bytes = 200;
@@ -401,7 +401,7 @@ fn the_log_is_kept_for_a_follower_that_receives_a_snapshot() {
     assert!(bench.raft.log_bytes() <= 4 * tail_bytes);
 }
 
-/// Failure checklist 3, and 92: chunks' answers of older terms or unknown files change nothing.
+/// Failure 3, and 92: chunks' answers of older terms or unknown files change nothing.
 #[test]
 fn answers_to_chunks_that_were_not_sent_are_ignored() {
     let mut bench = compacted_leader();

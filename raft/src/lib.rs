@@ -17,6 +17,8 @@
 //! - [`storage`]: what survives a crash, byte for byte.
 //! - the node: [`RaftNode`] owns one core and carries out its effects; [`RaftService`] lets peers in.
 //!
+//! Comments that say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
+//!
 //! A service built on it reads [`ApplyMsg`]s and answers its clients through its [`Waiter`]:
 //!
 //! ```

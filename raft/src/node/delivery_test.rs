@@ -120,7 +120,7 @@ impl Alone {
     }
 }
 
-/// Failure checklist 55: the waiter is there before the entry can come.
+/// Failure 55: the waiter is there before the entry can come.
 #[test]
 fn an_entry_comes_with_whoever_proposed_it() {
     let mut alone = Alone::with_room_for(8);
@@ -134,7 +134,7 @@ fn an_entry_comes_with_whoever_proposed_it() {
     );
 }
 
-/// Failure checklist 56: an entry of another term at a waiter's index is not that waiter's.
+/// Failure 56: an entry of another term at a waiter's index is not that waiter's.
 #[test]
 fn a_waiter_whose_index_went_to_another_entry_is_refused() {
     let mut alone = Alone::with_room_for(8);
@@ -162,7 +162,8 @@ fn a_read_comes_behind_what_it_must_see() {
     assert!(place("2:ann") < place("?reader"), "{applied:?}");
 }
 
-/// The state machine is slow: entries stay in the core, reads behind them, and nothing is lost.
+/// Failure 53: the state machine is slow, and the driver goes on: entries stay in the core, reads behind
+/// them, and nothing is lost.
 #[test]
 fn a_full_channel_holds_up_but_loses_nothing() {
     let mut alone = Alone::with_room_for(1);
@@ -180,7 +181,7 @@ fn a_full_channel_holds_up_but_loses_nothing() {
     assert_eq!(seen, ["1:-", "2:a", "3:b", "4:c", "?reader"]);
 }
 
-/// Failure checklist 54: nobody waits for a leader that is gone.
+/// Failure 54: nobody waits for a leader that is gone.
 #[test]
 fn everybody_is_answered_when_the_leadership_or_the_node_ends() {
     let mut alone = Alone::with_room_for(8);

@@ -68,14 +68,14 @@ fn decode_all(segment: &[u8], mut offset: usize) -> Vec<Record> {
 }
 
 proptest! {
-    /// The original's defect 2 and failure checklist 96: what is read is what was written, blanks,
+    /// The original's defect 2 and failure 96: what is read is what was written, blanks,
     /// zeros and all.
     #[test]
     fn records_come_back(records in prop::collection::vec(record(), 0..8), base in 0..300usize) {
         prop_assert_eq!(decode_all(&encode(&records, base, SEED), base), records);
     }
 
-    /// Failure checklist 63.
+    /// Failure 63.
     #[test]
     fn cut_anywhere_they_come_back_up_to_the_cut(
         records in prop::collection::vec(record(), 1..4),
@@ -87,7 +87,7 @@ proptest! {
         prop_assert_eq!(&found[..], &records[..found.len()]);
     }
 
-    /// Failure checklist 65.
+    /// Failure 65.
     #[test]
     fn no_bit_changes_unnoticed(record in record(), bit in any::<prop::sample::Index>()) {
         let mut segment = encode(&[record], 64, SEED);
@@ -96,7 +96,7 @@ proptest! {
         prop_assert!(decode(&segment, 64, SEED).is_err());
     }
 
-    /// Faults D9: a record in another place, or another segment's, is none.
+    /// A record in another place, or another segment's, is none.
     #[test]
     fn record_counts_only_where_it_was_written(record in record(), shift in 1..64usize) {
         let segment = encode(std::slice::from_ref(&record), 64, SEED);

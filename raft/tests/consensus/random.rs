@@ -17,6 +17,7 @@ const SEEDS: u64 = 300;
 /// Virtual time within which a healed cluster must have caught up: ten longest election timeouts.
 const HEAL_MS: u64 = 5_000;
 
+/// Among others failures 11, 49, 59 and 80.
 #[test]
 fn promises_hold_and_life_returns_with_three_nodes() {
     run_seeds(3);

@@ -78,7 +78,7 @@ impl Safety {
         );
     }
 
-    /// Term, commit and applied index never fall (failure checklist 11, 49). A restart forgets the
+    /// Term, commit and applied index never fall (failures 11, 49). A restart forgets the
     /// indexes, but not the term.
     pub(crate) fn on_step(&mut self, raft: &Raft) {
         let now = (raft.term(), raft.commit_index(), raft.last_applied());

@@ -109,7 +109,7 @@ fn check(outcome: Result<(Persister, Recovered), StorageError>, whole: &Restored
     }
 }
 
-/// Failure checklist 65, 93; faults D6, D7. Every bit of every file.
+/// Failures 65, 93. Every bit of every file.
 #[test]
 fn no_flipped_bit_changes_what_is_read() {
     let disk = SimDisk::new();
@@ -129,7 +129,7 @@ fn no_flipped_bit_changes_what_is_read() {
     }
 }
 
-/// Faults D6: a bit of every byte of a log of 64 KiB.
+/// A bit of every byte of a log of 64 KiB.
 #[test]
 fn no_flipped_byte_of_a_longer_log_changes_what_is_read() {
     let disk = SimDisk::new();
@@ -300,7 +300,7 @@ fn assert_corrupt(disk: &SimDisk, at: usize, context: &str) {
     assert_eq!(disk.files(), untouched, "{context}: evidence was destroyed");
 }
 
-/// What must be shown, and failure checklist 65: a byte changed in the middle is refused with file
+/// What must be shown, and failure 65: a byte changed in the middle is refused with file
 /// and offset, whichever part of a record it hits. A bad length hides where the next one begins;
 /// it is found all the same.
 #[test]
@@ -323,7 +323,7 @@ fn damage_in_the_middle_is_refused_with_file_and_offset() {
     }
 }
 
-/// Faults D9: a write that the disk lost, and one that it put in another place.
+/// A write that the disk lost, and one that it put in another place.
 #[test]
 fn lost_and_misdirected_writes_are_refused() {
     let (disk, [first, second, third], content) = three_batches();
@@ -341,7 +341,7 @@ fn lost_and_misdirected_writes_are_refused() {
 }
 
 /// What an earlier use of the place left there: records of the same log, but not of this place or
-/// segment, are not taken for its continuation. Failure checklist 64: nor are zeros in the middle
+/// segment, are not taken for its continuation. Failure 64: nor are zeros in the middle
 /// of the last record.
 #[test]
 fn stale_records_and_zeroed_sectors_are_not_read() {
@@ -410,7 +410,7 @@ fn swapped_foreign_and_missing_files_are_refused() {
     }
 }
 
-/// Failure checklist 93: the newest snapshot is damaged. An older one does if the log goes back
+/// Failure 93: the newest snapshot is damaged. An older one does if the log goes back
 /// that far; else the node refuses and names the file.
 #[test]
 fn damaged_snapshot_is_replaced_by_an_older_one_only_if_the_log_reaches_back() {
@@ -503,7 +503,7 @@ proptest! {
 }
 
 /// The only segment left is nothing but zeros: that is no segment that a crash kept from being
-/// begun, for the one before it would still be there.
+/// begun, for the one before it would still be there. Failure 69, as far as a node can tell.
 #[test]
 fn only_segment_wiped_is_refused_by_name() {
     let disk = SimDisk::new();

@@ -95,7 +95,7 @@ fn fates(disk: &SimDisk, seed: u64) -> Vec<Crash> {
     fates
 }
 
-/// Failure checklist 1, 2, 60-62, 64, 72, 73, 75, 84; faults P1, D1, D2; the original's defect 1.
+/// Failures 1, 2, 60-62, 64, 72, 73, 75, 84; the original's defect 1.
 #[test]
 fn crash_after_any_operation_loses_nothing_durable_and_invents_nothing() {
     let mut crashes = 0;
@@ -126,7 +126,7 @@ fn crash_after_any_operation_loses_nothing_durable_and_invents_nothing() {
     );
 }
 
-/// Failure checklist 63, 75; faults D1.
+/// Failures 63, 75.
 #[test]
 fn last_write_torn_at_any_byte_is_dropped_and_nothing_else() {
     for seed in 100..104 {
@@ -179,7 +179,7 @@ fn crash_while_recovering_from_a_crash_changes_nothing() {
     }
 }
 
-/// Faults D3, failure checklist 67, 68: whichever sync fails, nothing that it was to make durable
+/// Failures 67, 68: whichever sync fails, nothing that it was to make durable
 /// is reported, and every call after it fails. The process ends, the system keeps in memory what it
 /// failed to write; what the next process believes of that, it makes durable first.
 #[test]

@@ -8,7 +8,7 @@ use raft::storage::{Identity, Persister, PersisterOptions, RealDisk, StorageErro
 
 use crate::script::{IDENTITY, entry, id, open, save_snapshot, term};
 
-/// Failure checklist 74; faults P6. The message says who has it; nothing is touched.
+/// Failure 74. The message says who has it; nothing is touched.
 #[test]
 fn second_process_is_refused_and_told_who_holds_the_directory() {
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ fn second_process_is_refused_and_told_who_holds_the_directory() {
     open().unwrap();
 }
 
-/// A node is started on another's directory, or another cluster's.
+/// Failures 45, 71: a node is started on another's directory, or another cluster's.
 #[test]
 fn directory_of_another_node_or_cluster_is_refused_with_both_named() {
     let disk = SimDisk::new();
@@ -88,7 +88,7 @@ fn segment_of_another_node_is_refused() {
     );
 }
 
-/// Faults D12: older and newer versions are refused with both named.
+/// Older and newer versions are refused with both named.
 #[test]
 fn other_format_versions_are_refused_with_both_named() {
     for version in [0u32, 2] {
@@ -123,7 +123,7 @@ fn other_format_versions_are_refused_with_both_named() {
     }
 }
 
-/// Failure checklist 73, 77, 78, 84: a crash came between a snapshot and the log's word of it.
+/// Failures 73, 77, 78, 84: a crash came between a snapshot and the log's word of it.
 #[test]
 fn snapshot_newer_than_the_log_replaces_it_unless_the_log_agrees() {
     let log_of_five = || {
@@ -177,7 +177,7 @@ fn snapshot_newer_than_the_log_replaces_it_unless_the_log_agrees() {
     }
 }
 
-/// The log begins after what the newest snapshot includes: something is gone.
+/// Failure 98: the log begins after what the newest snapshot includes, so something is gone.
 #[test]
 fn gap_between_snapshot_and_log_is_refused_and_named() {
     let disk = SimDisk::new();
@@ -215,7 +215,7 @@ fn gap_between_snapshot_and_log_is_refused_and_named() {
     assert!(text.contains("only after entry 3"), "{text}");
 }
 
-/// Faults D2: the process that set the directory up was killed at any point; the next one uses it,
+/// The process that set the directory up was killed at any point; the next one uses it,
 /// and then power fails. The first one's names must have become durable.
 #[test]
 fn directory_set_up_by_a_killed_process_survives_a_power_cut() {

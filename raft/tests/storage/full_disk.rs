@@ -6,7 +6,7 @@ use raft::storage::sim_disk::{Crash, SimDisk};
 
 use crate::script::{entry, open, random_script, run, term};
 
-/// Failure checklist 66; faults D4, D5: at whatever byte the disk is full, the failure says so, a
+/// Failure 66: at whatever byte the disk is full, the failure says so, a
 /// restart works as soon as there is space, and everything reported durable is there.
 #[test]
 fn full_at_any_byte_loses_nothing_and_a_restart_goes_on() {
@@ -132,7 +132,7 @@ fn segment_that_cannot_be_begun_is_begun_later() {
     assert_eq!(open(&disk).unwrap().1.restored.entries.len() as u64, next);
 }
 
-/// Failure checklist 67, 68; faults D3: a failed sync poisons for ever, though the disk would let
+/// Failures 67, 68: a failed sync poisons for ever, though the disk would let
 /// the next one succeed.
 #[test]
 fn failed_sync_poisons_the_persister() {

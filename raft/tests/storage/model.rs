@@ -10,7 +10,7 @@ proptest! {
 
     /// Batches, truncations, resets, compactions, snapshots, segments and restarts in any order:
     /// each restart, and the last one, finds what the model says. The original's defects 1 and 2;
-    /// failure checklist 76 and 96.
+    /// failures 76 and 96.
     #[test]
     fn a_restart_finds_what_was_written(seed in any::<u64>(), steps in 1..60usize) {
         let disk = SimDisk::new();

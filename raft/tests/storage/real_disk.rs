@@ -149,7 +149,7 @@ fn a_batch_is_one_write_and_a_sync_one_fdatasync() {
     }
 }
 
-/// The original's defects 1, 2 and 4; failure checklist 76: everything of many segments is there
+/// The original's defects 1, 2 and 4; failure 76: everything of many segments is there
 /// after a restart, and a restart with nothing to do loses nothing.
 #[test]
 fn real_files_come_back_restart_after_restart() {

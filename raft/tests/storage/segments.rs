@@ -46,7 +46,7 @@ fn one_sync_of_a_file_for_all_that_was_written_and_none_for_nothing() {
 }
 
 /// The directory holds what the docs say: the retained log, and two segments. The term and vote of
-/// long ago outlive the segment that recorded them. Failure checklist 72.
+/// long ago outlive the segment that recorded them. Failure 72.
 #[test]
 fn log_on_disk_stays_within_its_bound() {
     const RETAINED: u64 = 10;
@@ -156,7 +156,7 @@ fn batch_larger_than_a_segment_is_one_segment() {
     assert_eq!(open(&disk).unwrap().1.restored.entries, entries);
 }
 
-/// Failure checklist 2: what would make the log unreadable is never written.
+/// Failure 2: what would make the log unreadable is never written.
 #[test]
 fn batches_that_do_not_follow_are_a_bug_and_panic() {
     let with_entry = |index, its_term| WriteBatch {

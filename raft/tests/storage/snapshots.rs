@@ -31,7 +31,7 @@ fn next(next_offset: usize) -> ReceiveOutcome {
     }
 }
 
-/// The original's defects 2 and 3, failure checklist 96: zeros, blanks, nothing, and more than one
+/// The original's defects 2 and 3, failure 96: zeros, blanks, nothing, and more than one
 /// buffer of it; read once, and again.
 #[test]
 fn body_comes_back_as_it_was() {
@@ -92,7 +92,7 @@ fn unfinished_snapshot_is_none() {
     assert_eq!(persister.snapshots().latest(), None);
 }
 
-/// Failure checklist 92: lost, repeated and reordered chunks; a chunk of another snapshot.
+/// Failure 92: lost, repeated and reordered chunks; a chunk of another snapshot.
 #[test]
 fn chunks_are_taken_in_order_and_others_told_where_to_go_on() {
     let (persister, _) = open(&SimDisk::new()).unwrap();
@@ -163,7 +163,7 @@ fn chunks_are_taken_in_order_and_others_told_where_to_go_on() {
     assert_eq!(read_snapshot(&persister, two), snapshot_body(two));
 }
 
-/// Failure checklist 93: damaged in transit, cut short, of another cluster, under another name:
+/// Failure 93: damaged in transit, cut short, of another cluster, under another name:
 /// nothing is installed, and the leader is asked to begin again.
 #[test]
 fn damaged_snapshot_is_not_installed() {
@@ -246,7 +246,7 @@ fn send(store: &SnapshotStore, snapshot: LogId, file: &[u8]) -> Result<(), Stora
     }
 }
 
-/// Faults M6: the receiver crashes at each operation. The old snapshot stays until the new one is
+/// The receiver crashes at each operation. The old snapshot stays until the new one is
 /// whole, and then the new one does.
 #[test]
 fn crash_while_receiving_leaves_the_old_snapshot_or_the_new_one() {
@@ -286,8 +286,8 @@ fn crash_while_receiving_leaves_the_old_snapshot_or_the_new_one() {
     }
 }
 
-/// A file that is being sent stays readable when a newer snapshot takes its place; the store keeps
-/// two.
+/// Failure 95: a file that is being sent stays readable when a newer snapshot takes its place; the
+/// store keeps two.
 #[test]
 fn older_snapshots_go_and_readers_keep_theirs() {
     let disk = SimDisk::new();

@@ -143,6 +143,14 @@ impl Waiter for Request {
                 Code::ResourceExhausted,
                 "the node has as much to do as it may queue; ask again after a pause",
             ),
+            raft::Refusal::DiskFull => self.kind.refuse(
+                Code::ResourceExhausted,
+                "the node's disk is full; ask again once there is room",
+            ),
+            raft::Refusal::Stalled => self.kind.refuse(
+                Code::ResourceExhausted,
+                "no majority of the nodes stores anything at the moment: see to their disks and links",
+            ),
             _ => self.kind.fail(Code::Unavailable, "the node is stopping"),
         }
     }

@@ -28,6 +28,11 @@ pub enum Refusal {
     },
     /// A bound of [`NodeOptions`](super::NodeOptions) is reached; nothing was done.
     Overloaded,
+    /// This node's disk is full; nothing was done.
+    DiskFull,
+    /// For a while now no majority of the nodes has stored what it was sent, so one more proposal
+    /// would only wait with the others; nothing was done.
+    Stalled,
     /// The node is stopping.
     ShuttingDown,
 }

@@ -1,12 +1,16 @@
-//! Notices a disk that hangs without an error.
+//! Notices disks that hold things up: this node's own, and those of a majority.
 //!
-//! A leader whose disk hangs goes on sending heartbeats, so nobody replaces it, though it holds up
-//! every commit that needs its copy. So it resigns. It cannot come back before its disk does: its
-//! requests for votes wait for a durable term.
+//! A leader whose disk hangs or is full goes on sending heartbeats, so nobody replaces it, though it
+//! holds up every commit that needs its copy. So it resigns. It cannot come back before its disk
+//! does: its requests for votes wait for a durable term. ([`DiskWatch`])
+//!
+//! When the disks of a majority hang or are full, nobody can lead better. The leader stays, for reads
+//! and for the moment when the disks answer, but takes no more writes: they could only end as
+//! "unknown", while a refusal is certain. ([`CommitWatch`])
 
 use std::time::{Duration, Instant};
 
-use crate::core::WriteId;
+use crate::core::{LogIndex, WriteId};
 
 /// Writes handed over and reported, and since when nothing has moved.
 pub(super) struct DiskWatch {
@@ -14,6 +18,8 @@ pub(super) struct DiskWatch {
     written: WriteId,
     /// When the disk last finished a write, or got one to do after it had none.
     moved_at: Instant,
+    /// The log writer waits for room.
+    full: bool,
     limit: Duration,
 }
 
@@ -24,6 +30,7 @@ impl DiskWatch {
             handed_over: WriteId::ZERO,
             written: WriteId::ZERO,
             moved_at: now,
+            full: false,
             limit,
         }
     }
@@ -38,6 +45,17 @@ impl DiskWatch {
     pub(super) fn written(&mut self, write: WriteId, now: Instant) {
         self.written = write;
         self.moved_at = now;
+        self.full = false;
+    }
+
+    /// The log writer has no space for its next write.
+    pub(super) fn ran_full(&mut self) {
+        self.full = true;
+    }
+
+    /// Whether it still has none, as far as this thread has heard.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Writes handed over and not yet reported.
@@ -49,6 +67,59 @@ impl DiskWatch {
     pub(super) fn hangs_for(&self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.moved_at);
         (self.in_flight() > 0 && waited > self.limit).then_some(waited)
+    }
+}
+
+/// Notices that nothing is committed though something waits for it.
+pub(super) struct CommitWatch {
+    commit_index: LogIndex,
+    /// When the commit index last rose, or last had nothing to rise to.
+    moved_at: Instant,
+    limit: Duration,
+    stalled: bool,
+}
+
+impl CommitWatch {
+    /// An entry may take `limit` to be committed before commits count as stalled.
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        Self {
+            commit_index: LogIndex::ZERO,
+            moved_at: now,
+            limit,
+            stalled: false,
+        }
+    }
+
+    /// What the core says now. `last_index` is where its log ends; `leads`: only a leader's entries
+    /// wait for a majority's disks.
+    pub(super) fn observe(
+        &mut self,
+        leads: bool,
+        commit_index: LogIndex,
+        last_index: LogIndex,
+        now: Instant,
+    ) {
+        if !leads || commit_index != self.commit_index || commit_index == last_index {
+            self.commit_index = commit_index;
+            self.moved_at = now;
+        }
+        let waited = now.saturating_duration_since(self.moved_at);
+        let stalled = waited > self.limit;
+        if stalled && !self.stalled {
+            tracing::error!(
+                %commit_index, %last_index, waited_ms = waited.as_millis(),
+                "no majority of the nodes stores what this leader sends; it takes no writes until \
+                 one does: see to the others' disks and links"
+            );
+        } else if self.stalled && !stalled {
+            tracing::info!(%commit_index, "a majority stores again; writes are taken");
+        }
+        self.stalled = stalled;
+    }
+
+    /// Whether one more proposal would only wait with the others.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
     }
 }
 
@@ -82,5 +153,40 @@ mod tests {
         assert!(watch.hangs_for(after(11_200)).is_some());
         watch.written(WriteId::new(2), after(11_300));
         assert_eq!(watch.hangs_for(after(99_000)), None);
+    }
+    #[test]
+    fn a_disk_is_full_until_its_next_write_is_done() {
+        let start = Instant::now();
+        let mut watch = DiskWatch::new(LIMIT, start);
+        watch.handed_over(WriteId::new(1), start);
+        watch.handed_over(WriteId::new(2), start);
+        watch.written(WriteId::new(1), start);
+        assert!(!watch.is_full());
+        watch.ran_full();
+        assert!(watch.is_full());
+        watch.written(WriteId::new(2), start);
+        assert!(!watch.is_full());
+    }
+
+    #[test]
+    fn commits_stall_when_one_takes_longer_than_the_limit() {
+        let start = Instant::now();
+        let mut watch = CommitWatch::new(LIMIT, start);
+        let mut stalls = |leads, commit, last, ms| {
+            let now = start + Duration::from_millis(ms);
+            watch.observe(leads, LogIndex::new(commit), LogIndex::new(last), now);
+            watch.is_stalled()
+        };
+        assert!(!stalls(true, 5, 5, 9_000), "nothing waits");
+        assert!(!stalls(true, 5, 6, 9_001));
+        assert!(!stalls(true, 5, 7, 10_000));
+        assert!(stalls(true, 5, 7, 10_001), "since 9,000");
+        assert!(!stalls(true, 6, 7, 10_100), "one is committed");
+        assert!(!stalls(true, 6, 7, 11_100), "slow, but it moves");
+        assert!(stalls(true, 6, 9, 11_101));
+        assert!(!stalls(false, 6, 9, 11_102), "leads no longer");
+        assert!(!stalls(true, 6, 9, 12_102));
+        assert!(stalls(true, 6, 9, 12_103));
+        assert!(!stalls(true, 9, 9, 12_200), "all is committed");
     }
 }

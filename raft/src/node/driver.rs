@@ -17,7 +17,7 @@ use rpc::{Code, RpcError};
 use super::apply::{ApplyMsg, Refusal, SnapshotJob, Waiter};
 use super::calls::PeerCalls;
 use super::delivery::Delivery;
-use super::disk_watch::DiskWatch;
+use super::disk_watch::{CommitWatch, DiskWatch};
 use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
 use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
 use super::operator::Begun;
@@ -56,6 +56,7 @@ pub(super) struct Driver<W: Waiter> {
 
     writer: LogWriter,
     disk: DiskWatch,
+    commits: CommitWatch,
 
     snapshots: SnapshotStore,
     snapshot_receiver: SnapshotReceiver,
@@ -131,6 +132,7 @@ impl<W: Waiter> Driver<W> {
             delivery: Delivery::new(apply_sender, options.max_message_bytes),
             writer,
             disk: DiskWatch::new(options.disk_stall_limit, Instant::now()),
+            commits: CommitWatch::new(options.disk_stall_limit, Instant::now()),
             snapshots,
             snapshot_receiver,
             snapshot_senders: BTreeMap::new(),
@@ -198,6 +200,7 @@ impl<W: Waiter> Driver<W> {
         self.turn.requests.extend(requests);
         self.raft.tick(self.now());
         self.resign_if_disk_hangs();
+        self.watch_commits();
 
         while let Some(event) = self.turn.events.pop_front() {
             if self.on_event(event)?.is_break() {
@@ -233,6 +236,7 @@ impl<W: Waiter> Driver<W> {
                 self.disk.written(write, Instant::now());
                 self.raft.persisted(write);
             }
+            Event::DiskFull => self.on_disk_full(),
             Event::WriteFailed(error) => return Err(FatalError::Storage(error)),
             Event::Applied(index) => self.raft.applied(index),
             Event::SnapshotTaken(Some(last_included)) => {
@@ -286,13 +290,28 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn propose(&mut self, command: Bytes, waiter: W) {
-        let is_full = self.raft.log_bytes() > self.options.max_log_bytes;
-        if is_full && self.raft.role() == Role::Leader {
-            return waiter.refuse(Refusal::Overloaded);
+        if self.raft.role() == Role::Leader
+            && let Some(why) = self.has_no_room()
+        {
+            return waiter.refuse(why);
         }
         match self.raft.propose(command) {
             Ok(id) => self.delivery.await_entry(id, waiter),
             Err(error) => waiter.refuse(refusal(&error)),
+        }
+    }
+
+    /// Why this leader takes no proposal at the moment.
+    fn has_no_room(&self) -> Option<Refusal> {
+        if self.disk.is_full() {
+            // It has resigned, unless it is alone.
+            Some(Refusal::DiskFull)
+        } else if self.commits.is_stalled() {
+            Some(Refusal::Stalled)
+        } else if self.raft.log_bytes() > self.options.max_log_bytes {
+            Some(Refusal::Overloaded)
+        } else {
+            None
         }
     }
 
@@ -445,6 +464,24 @@ impl<W: Waiter> Driver<W> {
                 "the disk hangs; this node resigns as leader until it answers"
             );
         }
+    }
+
+    /// The others lead on while this node waits for room; what it was asked to store stays asked.
+    fn on_disk_full(&mut self) {
+        self.disk.ran_full();
+        if self.raft.resign() {
+            tracing::error!(
+                node = %self.options.id, data_dir = %self.options.data_dir.display(),
+                "the disk is full; this node resigns as leader until there is room"
+            );
+        }
+    }
+
+    fn watch_commits(&mut self) {
+        let leads = self.raft.role() == Role::Leader;
+        let (commit_index, last_index) = (self.raft.commit_index(), self.raft.last_log().index);
+        self.commits
+            .observe(leads, commit_index, last_index, Instant::now());
     }
 
     fn take_snapshot_if_due(&mut self) {

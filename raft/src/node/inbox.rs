@@ -35,6 +35,8 @@ pub(super) enum Event {
     PeerUnreachable(NodeId),
     /// Every write up to this one is durable.
     Persisted(WriteId),
+    /// The log writer lacks space. It goes on by itself, and reports with the next `Persisted`.
+    DiskFull,
     /// The log writer has given up.
     WriteFailed(StorageError),
     Applied(LogIndex),

@@ -32,7 +32,8 @@ pub struct NodeOptions {
     /// nodes or on none. Off by default: reads then hold with any clocks.
     pub lease: Option<Lease>,
 
-    /// A leader whose disk does not finish a write for so long resigns.
+    /// A leader whose disk does not finish a write for so long resigns; one that cannot commit for
+    /// so long, since the others do not store what it sends, refuses further writes until it can.
     pub disk_stall_limit: Duration,
 
     /// Entries in one AppendEntries, in bytes; a larger entry goes alone.

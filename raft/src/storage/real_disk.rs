@@ -9,7 +9,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::StorageError;
-use super::disk::{Disk, DiskFile, LockError, LockGuard};
+use super::disk::{Disk, DiskFile, LockError, LockGuard, is_full};
 
 /// A directory of the operating system's file system.
 #[derive(Clone, Debug)]
@@ -110,11 +110,18 @@ impl Disk for RealDisk {
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        file.set_len(0).map_err(LockError::Io)?;
-        file.rewind().map_err(LockError::Io)?;
-        writeln!(file, "process {}", std::process::id()).map_err(LockError::Io)?;
-        Ok(Box::new(file))
+        match name_holder(&mut file) {
+            // The lock is ours, whether there is space to say so or not.
+            Err(error) if !is_full(&error) => Err(LockError::Io(error)),
+            _ => Ok(Box::new(file)),
+        }
     }
+}
+
+fn name_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "process {}", std::process::id())
 }
 
 /// What the holder wrote into the lock file. It may be about to write it.

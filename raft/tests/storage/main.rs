@@ -9,8 +9,10 @@
 mod corruption;
 mod crash;
 mod directory;
+mod faulty;
 mod full_disk;
 mod model;
+mod no_space;
 mod real_disk;
 mod script;
 mod segments;

@@ -216,7 +216,8 @@ impl Progress {
         })
     }
 
-    fn attempt(&mut self, action: &Action) {
+    /// `action` is about to be tried.
+    pub(crate) fn attempt(&mut self, action: &Action) {
         match action {
             Action::Write(batch) => {
                 let states = self.log().after(batch);
@@ -238,7 +239,8 @@ impl Progress {
         }
     }
 
-    fn succeed(&mut self, action: &Action) {
+    /// `action` was reported as done.
+    pub(crate) fn succeed(&mut self, action: &Action) {
         match action {
             Action::Sync | Action::Restart => self.durable = self.logs.len() - 1,
             Action::Snapshot(_) => self.durable_snapshots = self.snapshots.len() - 1,

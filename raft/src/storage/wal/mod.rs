@@ -61,6 +61,14 @@ struct Tail {
     capacity: usize,
 }
 
+/// Why a segment was not created.
+struct NotCreated {
+    error: std::io::Error,
+    /// The directory's sync failed. Removing the file and syncing once more would be to trust a
+    /// sync that follows a failed one. Without this the file, which nothing needs yet, may go.
+    names_in_doubt: bool,
+}
+
 /// What [`Wal::open`] found.
 pub(super) struct Opened {
     pub(super) wal: Wal,
@@ -131,8 +139,9 @@ impl Wal {
             previous_end: 0,
             summary,
         };
-        let tail = Tail::create(disk.as_ref(), &header, segment_bytes)
-            .map_err(|error| StorageError::io("create", disk.locate(&segment::path(1)), error))?;
+        let tail = Tail::create(disk.as_ref(), &header, segment_bytes).map_err(|failure| {
+            StorageError::io("create", disk.locate(&segment::path(1)), failure.error)
+        })?;
         let wal = Self {
             disk: Arc::clone(disk),
             identity,
@@ -347,7 +356,7 @@ impl Wal {
         );
         let tail = match Tail::create(self.disk.as_ref(), &header, size) {
             Ok(tail) => tail,
-            Err(error) => return Err(self.undo_begin(header.number, error)),
+            Err(failure) => return Err(self.undo_begin(header.number, failure)),
         };
         // Gives back what it did not use. If that fails, or is lost in a crash, it is only longer.
         if let Err(error) = self.tail.file.set_len(self.tail.end as u64) {
@@ -361,9 +370,10 @@ impl Wal {
 
     /// Removes a segment that could not be created. It must not be found at the next start: the
     /// current one goes on.
-    fn undo_begin(&mut self, number: u64, error: std::io::Error) -> StorageError {
-        let failed = StorageError::io("create", self.disk.locate(&segment::path(number)), error);
-        if !failed.is_no_space() {
+    fn undo_begin(&mut self, number: u64, failure: NotCreated) -> StorageError {
+        let file = self.disk.locate(&segment::path(number));
+        let failed = StorageError::io("create", file, failure.error);
+        if failure.names_in_doubt || !failed.is_no_space() {
             return self.poison(failed);
         }
         match remove_segment(self.disk.as_ref(), number) {
@@ -380,8 +390,15 @@ impl Wal {
     fn remove_covered(&mut self) -> Result<(), StorageError> {
         let covered = self.summary.compaction.drop_upto.index;
         while self.segments.len() > 1 && self.segments[0].last_live <= covered {
-            if let Err(error) = remove_segment(self.disk.as_ref(), self.segments[0].number) {
-                return Err(self.poison(error));
+            match unlink_segment(self.disk.as_ref(), self.segments[0].number) {
+                // Some file systems need space to remove a file. It stays until the next sync.
+                Err(error) if error.is_no_space() => {
+                    tracing::debug!(%error, "covered segment not removed");
+                    return Ok(());
+                }
+                removed => removed
+                    .and_then(|()| sync_names(self.disk.as_ref(), self.segments[0].number))
+                    .map_err(|error| self.poison(error))?,
             }
             self.segments.remove(0);
         }
@@ -480,13 +497,23 @@ impl SegmentHeader {
 
 impl Tail {
     /// Creates a segment. It is durable on return, its name included.
-    fn create(disk: &dyn Disk, header: &SegmentHeader, size: usize) -> std::io::Result<Self> {
+    fn create(disk: &dyn Disk, header: &SegmentHeader, size: usize) -> Result<Self, NotCreated> {
         let path = segment::path(header.number);
-        let file = disk.create(&path)?;
-        file.preallocate(size as u64)?;
-        file.write_all_at(&header.encode(), 0)?;
-        file.sync_data()?;
-        disk.sync_dir(Path::new(DIR))?;
+        let prepare = || {
+            let file = disk.create(&path)?;
+            file.preallocate(size as u64)?;
+            file.write_all_at(&header.encode(), 0)?;
+            file.sync_data()?;
+            Ok(file)
+        };
+        let file = prepare().map_err(|error| NotCreated {
+            error,
+            names_in_doubt: false,
+        })?;
+        disk.sync_dir(Path::new(DIR)).map_err(|error| NotCreated {
+            error,
+            names_in_doubt: true,
+        })?;
         let seed = Seed::new(header.identity, header.number);
         Ok(Self {
             path,
@@ -553,12 +580,22 @@ fn create_dir(disk: &dyn Disk) -> Result<(), StorageError> {
 
 /// Removes a segment, durably; one that is not there is removed already.
 fn remove_segment(disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
+    unlink_segment(disk, number)?;
+    sync_names(disk, number)
+}
+
+fn unlink_segment(disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
     let path = segment::path(number);
-    let removed = match disk.remove(&path) {
+    match disk.remove(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    };
-    removed
-        .and_then(|()| disk.sync_dir(Path::new(DIR)))
-        .map_err(|error| StorageError::io("remove", disk.locate(&path), error))
+        outcome => outcome.map_err(|error| StorageError::io("remove", disk.locate(&path), error)),
+    }
+}
+
+/// Makes the removal of a segment durable.
+fn sync_names(disk: &dyn Disk, number: u64) -> Result<(), StorageError> {
+    disk.sync_dir(Path::new(DIR)).map_err(|error| {
+        let file = disk.locate(&segment::path(number));
+        StorageError::io("sync the removal of", file, error)
+    })
 }

@@ -253,6 +253,10 @@ impl<W: Waiter> Driver<W> {
                 self.raft
                     .chunk_stored(call, last_included, next_offset, complete);
             }
+            Event::ChunkNotStored(call) => {
+                let text = "the chunk was not stored; this node's log says why";
+                self.calls.fail(call, Code::ResourceExhausted, text);
+            }
             Event::SnapshotSent {
                 to,
                 last_included,

@@ -50,6 +50,8 @@ pub(super) enum Event {
         next_offset: u64,
         complete: Option<Arc<Membership>>,
     },
+    /// A chunk could not be stored, and what came before it is gone; the log says why.
+    ChunkNotStored(CallId),
     /// Streaming a snapshot to a follower ended.
     SnapshotSent {
         to: NodeId,

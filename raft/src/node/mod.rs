@@ -22,6 +22,7 @@ mod inbox;
 mod log_writer;
 mod operator;
 mod options;
+mod snapshot_transfer;
 mod snapshots;
 
 use std::io;

@@ -1,7 +1,8 @@
 //! Snapshots on their way from leader to follower, in chunks (paper §7, Fig. 13).
 //!
 //! Both ends do file I/O, so each has threads of its own: the receiving end one, the sending end
-//! one for each follower that is being sent a snapshot.
+//! one for each follower that is being sent a snapshot. What they say to each other:
+//! [`Transfer`](super::snapshot_transfer::Transfer).
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::core::{CallId, LogId, Membership, Message, NodeId, Term};
+use super::snapshot_transfer::Transfer;
+use crate::core::{CallId, LogId, Membership, NodeId, Term};
 use crate::node::apply::Waiter;
 use crate::node::inbox::{Event, Inbox};
 use crate::peer::Peer;
@@ -21,13 +23,15 @@ use crate::storage::SnapshotStore;
 /// Chunks that may wait for the disk; more are refused and sent again. A leader sends one at a time.
 const MAX_QUEUED_CHUNKS: usize = 4;
 
-/// Chunks in a row that may bring nothing before the snapshot is given up for now.
-const MAX_ATTEMPTS: u32 = 5;
-
 /// How long a chunk may take. The last one covers the follower's check and fsync of the whole file.
 const CHUNK_TIMEOUT: Duration = Duration::from_mins(1);
 
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The first and the longest pause before a chunk is sent again.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A follower that does not answer for so long is given up for now. Long enough for its restart, so
+/// that the transfer goes on where it was: later the leader may have another snapshot.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A chunk that the core has let in.
 pub(super) struct Chunk {
@@ -112,10 +116,13 @@ fn store_chunks<W: Waiter>(
                 next_offset,
                 complete,
             }),
-            // The call stays unanswered and times out; the leader starts over later.
-            Err(error) => tracing::error!(
-                snapshot = %last_included, offset, %error, "cannot store a chunk of the snapshot"
-            ),
+            Err(error) => {
+                tracing::error!(
+                    snapshot = %last_included, offset, %error,
+                    "cannot store a chunk of the snapshot"
+                );
+                inbox.send(Event::ChunkNotStored(call));
+            }
         }
     }
 }
@@ -192,75 +199,21 @@ impl<W: Waiter> Shipment<W> {
             .store
             .open(self.last_included)
             .map_err(|error| error.to_string())?;
-        let file_bytes = reader.len();
-        let mut offset = 0;
-        let mut furthest = 0;
-        let mut attempts = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let chunk_started = Instant::now();
-            let data = reader
-                .read_at(offset, self.chunk_bytes)
-                .map_err(|error| error.to_string())?;
-            let sent_bytes = data.len() as u64;
-            let message = Message::InstallSnapshot {
-                term: self.term,
-                last_included: self.last_included,
-                offset,
-                done: offset + sent_bytes >= file_bytes,
-                data,
-            };
-            let reply = match self.peer.call(message, CHUNK_TIMEOUT) {
-                Ok(reply) => reply,
-                Err(error) => {
-                    attempts += 1;
-                    if attempts >= MAX_ATTEMPTS {
-                        return Err(error.to_string());
-                    }
-                    std::thread::sleep(RETRY_PAUSE);
-                    continue;
-                }
-            };
+        let transfer = Transfer {
+            reader: &reader,
+            term: self.term,
+            chunk_bytes: self.chunk_bytes,
+            bytes_per_second: self.bytes_per_second,
+            retry_pause: RETRY_PAUSE,
+            patience: PATIENCE,
+        };
+        transfer.run(stop, |message| {
+            let reply = self.peer.call(message, CHUNK_TIMEOUT)?;
             self.inbox.send(Event::PeerReply {
                 from: self.peer.id(),
                 message: reply.clone(),
             });
-            let Message::InstallSnapshotReply {
-                term,
-                next_offset,
-                installed,
-                ..
-            } = reply
-            else {
-                return Err("the follower answered another question".to_owned());
-            };
-            if installed {
-                return Ok(true);
-            }
-            if term > self.term {
-                return Ok(false);
-            }
-            if next_offset > furthest {
-                furthest = next_offset;
-                attempts = 0;
-            } else {
-                attempts += 1;
-                if attempts >= MAX_ATTEMPTS {
-                    return Err(format!(
-                        "the follower stays at byte {offset} of {file_bytes}"
-                    ));
-                }
-            }
-            // The follower says where it is: behind us if it lost a chunk, ahead if it has had some
-            // from an earlier try.
-            offset = next_offset.min(file_bytes);
-            self.pace(sent_bytes, chunk_started.elapsed());
-        }
-        Ok(false)
-    }
-
-    /// Keeps to the rate, so that a snapshot does not crowd out the log.
-    fn pace(&self, sent_bytes: u64, elapsed: Duration) {
-        let due_us = sent_bytes.saturating_mul(1_000_000) / self.bytes_per_second.max(1);
-        std::thread::sleep(Duration::from_micros(due_us).saturating_sub(elapsed));
+            Ok(reply)
+        })
     }
 }

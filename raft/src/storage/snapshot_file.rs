@@ -32,6 +32,8 @@ pub(super) const FOOTER_BYTES: usize = 12;
 
 const MAGIC: &[u8; 8] = b"RAFTSNAP";
 const SUFFIX: &str = ".snap";
+/// Of what has arrived so far of a leader's snapshot.
+pub(super) const PART_SUFFIX: &str = ".snap.part";
 
 /// What is read at once.
 const READ_BYTES: usize = 256 << 10;
@@ -40,14 +42,27 @@ pub(super) fn path(id: LogId) -> PathBuf {
     Path::new(DIR).join(format!("{:016}-{}{SUFFIX}", id.index, id.term))
 }
 
+/// Where a leader's snapshot grows.
+pub(super) fn part_path(id: LogId) -> PathBuf {
+    Path::new(DIR).join(format!("{:016}-{}{PART_SUFFIX}", id.index, id.term))
+}
+
 /// The entry in a file's name; `None` for a file that is no finished snapshot.
 pub(super) fn id(name: &str) -> Option<LogId> {
-    let (index, term) = name.strip_suffix(SUFFIX)?.split_once('-')?;
-    let id = LogId::new(
+    id_before(SUFFIX, name).filter(|id| path(*id) == Path::new(DIR).join(name))
+}
+
+/// The entry in the name of a snapshot that was arriving; `None` for any other file.
+pub(super) fn part_id(name: &str) -> Option<LogId> {
+    id_before(PART_SUFFIX, name).filter(|id| part_path(*id) == Path::new(DIR).join(name))
+}
+
+fn id_before(suffix: &str, name: &str) -> Option<LogId> {
+    let (index, term) = name.strip_suffix(suffix)?.split_once('-')?;
+    Some(LogId::new(
         Term::new(term.parse().ok()?),
         LogIndex::new(index.parse().ok()?),
-    );
-    (path(id) == Path::new(DIR).join(name)).then_some(id)
+    ))
 }
 
 pub(super) fn header(cluster: u64, id: LogId, membership: &Membership) -> Vec<u8> {

@@ -2,7 +2,8 @@
 //!
 //! A snapshot grows under a temporary name, is made durable, gets its name by a rename, and only
 //! then counts; so whatever a crash interrupts, the one before it is there. Temporary files are
-//! removed at start.
+//! removed at start, but for the one that a leader was sending: the transfer goes on where that
+//! file ends. A crash may have left anything in it, which the check of the whole file will find.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::StorageError;
 use super::disk::{Disk, DiskFile, LockGuard};
 use super::snapshot_file::{self, DIR, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
-use crate::core::{LogId, Membership};
+use crate::core::{LogId, LogIndex, Membership};
 
 /// Snapshots kept: the newest, and one to fall back on should it be found damaged.
 const KEPT: usize = 2;
@@ -51,6 +52,8 @@ struct Receiving {
     next_offset: u64,
     /// Bytes made durable so far.
     synced: u64,
+    /// Its name is durable as well, so that a crash of the machine leaves something to go on from.
+    is_named: bool,
 }
 
 /// What became of a chunk.
@@ -70,7 +73,8 @@ pub(super) struct Found {
 }
 
 impl SnapshotStore {
-    /// Opens the directory: removes what is unfinished, finds the newest intact snapshot.
+    /// Opens the directory: finds the newest intact snapshot, and a transfer to go on with; removes
+    /// what is unfinished otherwise.
     pub(super) fn open_dir(
         disk: &Arc<dyn Disk>,
         cluster: u64,
@@ -82,18 +86,27 @@ impl SnapshotStore {
         disk.create_dir(dir)
             .map_err(|error| fail("create directory", error))?;
         let names = disk.list(dir).map_err(|error| fail("list", error))?;
-        for name in names.iter().filter(|name| is_temporary(name)) {
-            disk.remove(&dir.join(name))
-                .map_err(|error| fail("clean", error))?;
-        }
-        // A process that was killed may have renamed a file and not come to this.
-        disk.sync_dir(dir).map_err(|error| fail("sync", error))?;
-
         let mut finished: Vec<LogId> = names
             .iter()
             .filter_map(|name| snapshot_file::id(name))
             .collect();
         finished.sort_unstable_by_key(|id| (id.index, id.term));
+        let newest = finished.last().map_or(LogIndex::ZERO, |id| id.index);
+        let resumable = names
+            .iter()
+            .filter_map(|name| snapshot_file::part_id(name))
+            .filter(|id| id.index > newest)
+            .max_by_key(|id| (id.index, id.term));
+        let kept = resumable.map(snapshot_file::part_path);
+        for path in names.iter().filter(|name| is_temporary(name)) {
+            let path = dir.join(path);
+            if kept.as_ref() != Some(&path) {
+                disk.remove(&path).map_err(|error| fail("clean", error))?;
+            }
+        }
+        // A process that was killed may have renamed a file and not come to this.
+        disk.sync_dir(dir).map_err(|error| fail("sync", error))?;
+
         let mut damaged = Vec::new();
         while let Some(&id) = finished.last() {
             match SnapshotReader::open(disk.as_ref(), &snapshot_file::path(id), cluster, id) {
@@ -103,12 +116,15 @@ impl SnapshotStore {
             }
             finished.pop();
         }
+        let receiving = resumable
+            .map(|id| Receiving::resume(disk.as_ref(), id).map_err(|error| fail("open", error)))
+            .transpose()?;
         let shared = Shared {
             disk: Arc::clone(disk),
             cluster,
             max_bytes,
             finished: Mutex::new(finished),
-            receiving: Mutex::new(None),
+            receiving: Mutex::new(receiving),
             _lock: lock,
         };
         Ok(Found {
@@ -160,13 +176,13 @@ impl SnapshotStore {
     /// Stores a chunk of the file that a leader is sending (Fig. 13, *Receiver implementation*).
     ///
     /// Only the chunk that begins where the one before it ended is taken; for any other the answer
-    /// says where to go on. The first chunk of another snapshot takes the place of the one under
-    /// way. With `done` the file is verified and made durable; should it turn out damaged, the
+    /// says where to go on, also after a restart of this node. The first chunk of another snapshot
+    /// takes the place of the one under way; an empty one is a way to ask. With `done` the file is verified and made durable; should it turn out damaged, the
     /// answer asks for it from the beginning.
     ///
     /// # Errors
-    /// [`StorageError::NoSpace`] and [`StorageError::Io`]: the snapshot is to be sent anew;
-    /// [`StorageError::SnapshotTooLarge`].
+    /// [`StorageError::NoSpace`] and [`StorageError::Io`]: what was there of it is removed (the log
+    /// may need the space), it is to be sent anew; [`StorageError::SnapshotTooLarge`].
     pub fn receive(
         &self,
         last_included: LogId,
@@ -199,8 +215,14 @@ impl SnapshotStore {
             }
         };
         if offset != receiving.next_offset {
-            let next_offset = receiving.next_offset;
-            *slot = Some(receiving);
+            let mut next_offset = receiving.next_offset;
+            if done && offset.saturating_add(data.len() as u64) < next_offset {
+                // What we went on with is longer than the whole snapshot.
+                self.discard(&receiving.temporary);
+                next_offset = 0;
+            } else {
+                *slot = Some(receiving);
+            }
             return Ok(ReceiveOutcome {
                 next_offset,
                 complete: false,
@@ -227,11 +249,16 @@ impl SnapshotStore {
     }
 
     /// Removes the snapshots before this one, except the newest of them, which remains to fall
-    /// back on; never the newest of all.
+    /// back on; never the newest of all. Also what has arrived of one that is no newer.
     ///
     /// # Errors
     /// [`StorageError::Io`]: some may still be there.
     pub fn remove_older_than(&self, last_included: LogId) -> Result<(), StorageError> {
+        let mut slot = self.shared.receiving.lock();
+        if let Some(receiving) = slot.take_if(|it| it.id.index <= last_included.index) {
+            self.discard(&receiving.temporary);
+        }
+        drop(slot);
         let mut finished = self.shared.finished.lock();
         let older = finished
             .iter()
@@ -256,7 +283,7 @@ impl SnapshotStore {
     }
 
     fn begin_receiving(&self, id: LogId) -> Result<Receiving, StorageError> {
-        let temporary = snapshot_file::path(id).with_extension("snap.part");
+        let temporary = snapshot_file::part_path(id);
         let file = self
             .disk()
             .create(&temporary)
@@ -267,6 +294,7 @@ impl SnapshotStore {
             file,
             next_offset: 0,
             synced: 0,
+            is_named: false,
         })
     }
 
@@ -283,7 +311,7 @@ impl SnapshotStore {
                 limit_bytes,
             });
         }
-        receiving.append(data, done).map_err(|error| {
+        receiving.append(self.disk(), data, done).map_err(|error| {
             StorageError::io("write", self.disk().locate(&receiving.temporary), error)
         })
     }
@@ -363,17 +391,37 @@ impl SnapshotStore {
 }
 
 impl Receiving {
-    fn append(&mut self, data: &[u8], done: bool) -> io::Result<()> {
+    /// Goes on with what an earlier process has stored. Not known to be durable, nor to be right.
+    fn resume(disk: &dyn Disk, id: LogId) -> io::Result<Self> {
+        let temporary = snapshot_file::part_path(id);
+        let file = disk.open(&temporary)?;
+        let next_offset = file.size()?;
+        tracing::info!(snapshot = %id, next_offset, "goes on with a snapshot that was arriving");
+        Ok(Self {
+            id,
+            temporary,
+            file,
+            next_offset,
+            synced: 0,
+            is_named: true, // open_dir() has synced the directory
+        })
+    }
+
+    fn append(&mut self, disk: &dyn Disk, data: &[u8], done: bool) -> io::Result<()> {
         self.file.write_all_at(data, self.next_offset)?;
         self.next_offset += data.len() as u64;
         if done || self.next_offset - self.synced >= SNAPSHOT_SYNC_BYTES {
             self.file.sync_data()?;
             self.synced = self.next_offset;
+            if !done && !self.is_named {
+                disk.sync_dir(Path::new(DIR))?;
+                self.is_named = true;
+            }
         }
         Ok(())
     }
 }
 
 fn is_temporary(name: &str) -> bool {
-    name.ends_with(".snap.new") || name.ends_with(".snap.part")
+    name.ends_with(".snap.new") || name.ends_with(snapshot_file::PART_SUFFIX)
 }

@@ -60,7 +60,8 @@ fn body_comes_back_as_it_was() {
     }
 }
 
-/// One that was not finished leaves nothing; what a crash leaves of it is removed at start.
+/// One that was not finished leaves nothing; what a crash leaves of it is removed at start, unless a
+/// leader was sending it.
 #[test]
 fn unfinished_snapshot_is_none() {
     let disk = SimDisk::new();
@@ -88,8 +89,54 @@ fn unfinished_snapshot_is_none() {
     std::mem::forget(writer); // the process is dead, no destructor ran
     assert_eq!(disk.files().len(), files + 2);
     let (persister, _) = open(&disk).unwrap();
-    assert_eq!(disk.files().len(), files);
+    assert_eq!(disk.files().len(), files + 1);
     assert_eq!(persister.snapshots().latest(), None);
+    let outcome = persister.snapshots().receive(id(10, 2), 0, b"", false);
+    assert_eq!(outcome.unwrap(), next(3), "goes on");
+}
+
+/// What had arrived of a snapshot goes once it is of no use: when a newer one begins to arrive, when
+/// this node has the state by other means, and at start the older of two.
+#[test]
+fn what_had_arrived_of_a_snapshot_goes_when_it_is_of_no_use() {
+    let part = |snapshot: LogId| {
+        let name = format!(
+            "snapshot/{:016}-{}.snap.part",
+            snapshot.index, snapshot.term
+        );
+        std::path::PathBuf::from(name)
+    };
+    let disk = SimDisk::new();
+    let (persister, _) = open(&disk).unwrap();
+    let store = persister.snapshots();
+    store.receive(id(10, 2), 0, b"abc", false).unwrap();
+    store.receive(id(12, 2), 0, b"abcd", false).unwrap();
+    assert!(!disk.files().contains_key(&part(id(10, 2))));
+    drop((persister, store));
+
+    disk.put(&part(id(11, 2)), b"left");
+    disk.put(&part(id(11, 2)).with_extension("other"), b"not ours");
+    disk.crash(Crash::Kept);
+    let (persister, _) = open(&disk).unwrap();
+    let files = disk.files();
+    assert!(files.contains_key(&part(id(12, 2))));
+    assert!(!files.contains_key(&part(id(11, 2))));
+    assert!(
+        files
+            .keys()
+            .any(|path| path.ends_with("0000000000000011-2.snap.other"))
+    );
+
+    persister.snapshots().remove_older_than(id(11, 2)).unwrap();
+    assert!(disk.files().contains_key(&part(id(12, 2))));
+    save_snapshot(&persister, id(13, 2)).unwrap();
+    persister.snapshots().remove_older_than(id(13, 2)).unwrap();
+    assert!(!disk.files().contains_key(&part(id(12, 2))));
+
+    disk.put(&part(id(13, 2)), b"left");
+    drop(persister);
+    drop(open(&disk).unwrap());
+    assert!(!disk.files().contains_key(&part(id(13, 2))), "it is here");
 }
 
 /// Failure 92: lost, repeated and reordered chunks; a chunk of another snapshot.

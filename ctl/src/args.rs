@@ -12,6 +12,8 @@ const EXAMPLES: &str = "\
 Examples:
   kvctl rpc list 127.0.0.1:7788
   kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl wal verify data/node0
+  kvctl snapshot inspect data/node0/snapshot/0000000000000420-3.snap
   kvctl rpc --help
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
@@ -46,7 +48,28 @@ Examples:
   kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 1 --duration 2
   kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 1024 --connections 16";
 
-/// Looks into running servers.
+const WAL_EXAMPLES: &str = "\
+Examples:
+  kvctl wal verify data/node0            would the node start, and if not, why
+  kvctl wal dump data/node0              a line for each record
+  kvctl wal dump data/node0 --json | jq 'select(.kind == \"hard-state\")'
+
+DIR is the directory of one node, which must not run; while this looks, none starts in it. Nothing is
+changed. For the log of a node that runs, give --live: its last records may look cut off, because the
+node is writing them.
+
+Exit status: 0 done, and for verify: a start would accept the log; 1 failed; 2 wrong usage.";
+
+const SNAPSHOT_EXAMPLES: &str = "\
+Examples:
+  kvctl snapshot inspect data/node0/snapshot/0000000000000420-3.snap
+  kvctl snapshot inspect copy-of-it --json
+
+FILE is changed by nobody once it has its name, so the node may run.
+
+Exit status: 0 whole and readable, 1 damaged or no snapshot, 2 wrong usage.";
+
+/// Looks into running servers, and into the files of a node.
 #[derive(Debug, Parser)]
 #[command(name = "kvctl", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -58,7 +81,54 @@ pub(crate) struct Args {
 pub(crate) enum Area {
     /// Lists, describes, calls and measures the services of any server of the RPC layer.
     #[command(subcommand, after_help = RPC_EXAMPLES)]
-    Rpc(RpcCommand),
+    Rpc(Box<RpcCommand>),
+    /// Looks into the write-ahead log of a node that does not run.
+    #[command(subcommand, after_help = WAL_EXAMPLES)]
+    Wal(WalCommand),
+    /// Looks into a snapshot's file.
+    #[command(subcommand, after_help = SNAPSHOT_EXAMPLES)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalCommand {
+    /// Prints the log record by record, also what is damaged of it.
+    Dump {
+        #[command(flatten)]
+        dir: NodeDir,
+        /// Prints an object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads the log as a start does: fails if the node would refuse it, and says why.
+    Verify {
+        #[command(flatten)]
+        dir: NodeDir,
+    },
+}
+
+/// A node's directory.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeDir {
+    /// The node's directory: the one that has IDENTITY, wal/ and snapshot/ in it.
+    #[arg(value_name = "DIR")]
+    pub(crate) path: PathBuf,
+    /// Looks even while a node serves the directory.
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Verifies a snapshot; prints what it is of and what is in it.
+    Inspect {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Prints an object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

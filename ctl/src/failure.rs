@@ -26,6 +26,11 @@ impl Failure {
         };
         Failure::Failed(format!("{what}: {error}{hint}"))
     }
+
+    /// Nobody reads standard output any more.
+    pub(crate) fn output(error: &io::Error) -> Failure {
+        Failure::Failed(format!("cannot write to standard output: {error}"))
+    }
 }
 
 /// Prints a line for the user.
@@ -33,8 +38,7 @@ impl Failure {
 /// # Errors
 /// When nobody reads standard output any more.
 pub(crate) fn print(line: impl Display) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}")
-        .map_err(|error| Failure::Failed(format!("cannot write to standard output: {error}")))
+    writeln!(io::stdout(), "{line}").map_err(|error| Failure::output(&error))
 }
 
 /// Turns a command's end into its exit code; reports a failure on stderr.

@@ -1,13 +1,14 @@
-//! `kvctl`: looks into running servers.
+//! `kvctl`: looks into running servers, and into the files of a node that does not run.
 //!
 //! ```text
 //! args.rs ──► main.rs ──► look.rs: list, describe, call ──► reflection.rs ──► server.rs: the channel
 //!                │                    └──► json.rs, proto_text.rs                 ▲
 //!                ├──────► wellbeing.rs: ping, health ─────────────────────────────┤
-//!                └──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
+//!                ├──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
+//!                └──────► wal.rs, snapshot.rs: a node's files, by raft::storage::inspect
 //! ```
 //!
-//! It knows no service beforehand: what a server serves and how its messages look it asks the
+//! Of servers it knows no service beforehand: what a server serves and how its messages look it asks the
 //! server's Reflection service.
 
 mod args;
@@ -19,6 +20,8 @@ mod look;
 mod proto_text;
 mod reflection;
 mod server;
+mod snapshot;
+mod wal;
 mod wellbeing;
 
 use std::io::{self, IsTerminal as _};
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Area, RpcCommand};
+use crate::args::{Area, RpcCommand, SnapshotCommand, WalCommand};
 use crate::failure::{Failure, exit_code};
 use crate::server::Server;
 
@@ -45,7 +48,15 @@ fn run() -> Result<(), Failure> {
     let Some(args) = args::parse()? else {
         return Ok(());
     };
-    let Area::Rpc(command) = args.area;
+    match args.area {
+        Area::Rpc(command) => rpc(*command),
+        Area::Wal(WalCommand::Dump { dir, json }) => wal::dump(&dir, json),
+        Area::Wal(WalCommand::Verify { dir }) => wal::verify(&dir),
+        Area::Snapshot(SnapshotCommand::Inspect { file, json }) => snapshot::inspect(&file, json),
+    }
+}
+
+fn rpc(command: RpcCommand) -> Result<(), Failure> {
     match command {
         RpcCommand::List { server } => look::list(&Server::new(server)?),
         RpcCommand::Describe { server, name } => look::describe(&Server::new(server)?, &name),

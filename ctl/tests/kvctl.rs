@@ -5,6 +5,7 @@
 #[path = "../../rpc/tests/common/certificates.rs"]
 mod certificates;
 mod common;
+mod files;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

@@ -19,7 +19,7 @@ use crate::core::NodeId;
 use super::disk::Disk;
 use super::{FORMAT_VERSION, StorageError};
 
-const FILE: &str = "IDENTITY";
+pub(super) const FILE: &str = "IDENTITY";
 const TEMPORARY: &str = "IDENTITY.new";
 const TITLE: &str = "raft data directory";
 
@@ -35,27 +35,35 @@ pub struct Identity {
 impl Identity {
     /// Whether the directory says that it is this node's; `false` if it says nothing.
     pub(super) fn is_recorded(self, disk: &dyn Disk) -> Result<bool, StorageError> {
+        match Self::recorded(disk)? {
+            Some(found) => self
+                .check(found, || disk.locate(Path::new(FILE)))
+                .map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Whose directory it says that it is, if it says anything.
+    pub(super) fn recorded(disk: &dyn Disk) -> Result<Option<Self>, StorageError> {
         let file = disk.locate(Path::new(FILE));
         let content = match disk.read(Path::new(FILE)) {
             Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StorageError::io("read", file, error)),
         };
-        let (version, found) = parse(&content).ok_or_else(|| StorageError::Corrupt {
-            file: file.clone(),
-            offset: 0,
-            what: "it does not match its checksum".to_owned(),
-        })?;
-        if version != FORMAT_VERSION {
-            let supported = FORMAT_VERSION;
-            return Err(StorageError::OtherVersion {
+        match parse(&content) {
+            None => Err(StorageError::Corrupt {
                 file,
-                found: version,
-                supported,
-            });
+                offset: 0,
+                what: "it does not match its checksum".to_owned(),
+            }),
+            Some((FORMAT_VERSION, found)) => Ok(found),
+            Some((found, _)) => Err(StorageError::OtherVersion {
+                file,
+                found,
+                supported: FORMAT_VERSION,
+            }),
         }
-        found.map_or(Ok(()), |found| self.check(found, || file))?;
-        Ok(true)
     }
 
     /// Refuses what was made for somebody else.

@@ -19,7 +19,9 @@
 mod disk;
 mod error;
 mod identity;
+pub mod inspect;
 mod persister;
+mod read_only_disk;
 mod real_disk;
 mod record;
 pub mod sim_disk;

@@ -12,7 +12,7 @@ use super::wal::{Opened, TornTail, Wal};
 use super::{Identity, StorageError};
 use crate::core::{LogId, Restored, WriteBatch};
 
-const LOCK_FILE: &str = "LOCK";
+pub(super) const LOCK_FILE: &str = "LOCK";
 
 /// Sizes of a [`Persister`].
 #[derive(Clone, Copy, Debug)]

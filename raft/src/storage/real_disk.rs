@@ -125,7 +125,7 @@ fn name_holder(file: &mut File) -> io::Result<()> {
 }
 
 /// What the holder wrote into the lock file. It may be about to write it.
-fn holder(file: &File) -> String {
+pub(super) fn holder(file: &File) -> String {
     const HOLDER_BYTES_MAX: u64 = 64;
     let mut text = String::new();
     match file.take(HOLDER_BYTES_MAX).read_to_string(&mut text) {

@@ -50,13 +50,16 @@ impl Seed {
 
 /// One thing that happened to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub enum Record {
+    /// Term and vote are these from here on.
     HardState(HardState),
     /// A snapshot replaced the log.
     Reset(LogId),
     /// The entries from here on are forgotten.
     Truncate(LogIndex),
+    /// The log's next entry.
     Entry(Entry),
+    /// A snapshot is durable, and part of the log may go.
     Compaction(Compaction),
     /// Nothing but a header, for the sake of its `synced`: written after each sync.
     Synced,

@@ -30,7 +30,7 @@ pub(super) const DIR: &str = "snapshot";
 pub(super) const HEADER_BYTES: usize = 40;
 pub(super) const FOOTER_BYTES: usize = 12;
 
-const MAGIC: &[u8; 8] = b"RAFTSNAP";
+pub(super) const MAGIC: &[u8; 8] = b"RAFTSNAP";
 const SUFFIX: &str = ".snap";
 /// Of what has arrived so far of a leader's snapshot.
 pub(super) const PART_SUFFIX: &str = ".snap.part";

@@ -11,6 +11,7 @@ mod crash;
 mod directory;
 mod faulty;
 mod full_disk;
+mod inspect;
 mod model;
 mod no_space;
 mod real_disk;

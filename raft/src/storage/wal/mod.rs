@@ -7,6 +7,7 @@
 //! directory holds at most: the records of the retained log, one segment that is needed only in
 //! part, and the current one. [`replay`] is how it is read.
 
+mod dump;
 mod log;
 mod replay;
 mod segment;
@@ -14,6 +15,11 @@ mod segment;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::dump::{
+    BadBytes, LogItem, LogReport, LogState, RECORD_OVERHEAD_BYTES, RecordInfo, SegmentFacts,
+    SegmentInfo,
+};
+pub(super) use self::dump::{dump, identity_in_log, verify};
 use self::log::ReplayedLog;
 pub use self::replay::TornTail;
 use self::replay::{Replay, Segment, forget_from};

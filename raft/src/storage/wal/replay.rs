@@ -109,7 +109,7 @@ fn check_start(disk: &dyn Disk, found: &Replay) -> Result<(), StorageError> {
     })
 }
 
-fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
+pub(super) fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
     let dir = Path::new(DIR);
     let names = disk
         .list(dir)
@@ -229,15 +229,19 @@ pub(super) fn forget_from(segments: &mut [Segment], from: LogIndex) {
 }
 
 /// A segment's file in memory.
-struct Content {
-    file: PathBuf,
+pub(super) struct Content {
+    pub(super) file: PathBuf,
     number: u64,
-    seed: Seed,
-    bytes: Vec<u8>,
+    pub(super) seed: Seed,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Content {
-    fn read(disk: &dyn Disk, identity: Identity, number: u64) -> Result<Self, StorageError> {
+    pub(super) fn read(
+        disk: &dyn Disk,
+        identity: Identity,
+        number: u64,
+    ) -> Result<Self, StorageError> {
         let path = segment::path(number);
         let file = disk.locate(&path);
         let bytes = disk
@@ -291,7 +295,7 @@ impl Content {
     }
 
     /// Every valid record header at or after an offset, whatever lies between.
-    fn headers_from(&self, offset: usize) -> impl Iterator<Item = (usize, Header)> {
+    pub(super) fn headers_from(&self, offset: usize) -> impl Iterator<Item = (usize, Header)> {
         (offset..self.bytes.len())
             .filter_map(|at| Some((at, Header::at(&self.bytes, at, self.seed)?)))
     }

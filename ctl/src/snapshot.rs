@@ -6,7 +6,8 @@ use std::path::Path;
 use bytes::Bytes;
 use kvserver::{Engine, EngineError, MemoryView, Pair, StateMachine, StateMachineOptions};
 use raft::storage::inspect::SnapshotFile;
-use serde_json::json;
+use raft::{Membership, NodeId};
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, print};
 
@@ -16,6 +17,7 @@ pub(crate) fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
         print_header(&found)?;
     }
     let reader = found.verify()?;
+    let members = reader.membership().cloned();
     let state = StateMachine::restore(Census::default(), StateMachineOptions::default(), reader)
         .map_err(|error| {
             let file = file.display();
@@ -37,6 +39,7 @@ pub(crate) fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
             "keys": keys, "data_bytes": data_bytes,
             "sessions": sessions, "legacy_clients": legacy,
             "log_time_ms": log_time_ms, "digest": digest,
+            "members": members.as_deref().map(members_json),
         }));
     }
     print("checksum ok")?;
@@ -47,7 +50,26 @@ pub(crate) fn inspect(file: &Path, json: bool) -> Result<(), Failure> {
         "sessions: {sessions}, legacy clients: {legacy}"
     ))?;
     print(format_args!("log time: {log_time_ms} ms"))?;
+    if let Some(members) = &members {
+        let addresses = members.addresses().iter();
+        let each: Vec<String> = addresses
+            .map(|(node, at)| format!("{node} at {at}"))
+            .collect();
+        print(format_args!("members: {members}, {}", each.join(", ")))?;
+    }
     print(format_args!("digest of the commands: {digest}"))
+}
+
+fn members_json(members: &Membership) -> Value {
+    let role = |node: NodeId| match () {
+        () if members.voters().contains(&node) => "voter",
+        () if members.outgoing().contains(&node) => "outgoing",
+        () => "learner",
+    };
+    let addresses = members.addresses().iter();
+    let each =
+        addresses.map(|(node, at)| json!({"node": node.get(), "role": role(*node), "address": at}));
+    each.collect()
 }
 
 fn print_header(found: &SnapshotFile) -> Result<(), Failure> {

@@ -318,6 +318,7 @@ fn entry_text(entry: &Entry, record_bytes: u64) -> (&'static str, String) {
             let bytes = record_bytes.saturating_sub(RECORD_OVERHEAD_BYTES + LOG_ID_BYTES);
             ("command", format!("{bytes} bytes of command"))
         }
+        Payload::Membership(membership) => ("members", membership.to_string()),
     }
 }
 

@@ -15,7 +15,8 @@ use kvserver::{KvServer, KvServerOptions};
 use proto::kv::{KvServerRpcStub, PutAppendArgs};
 use proto::raft::{
     AppendEntriesArgs, AppendEntriesReply, InstallSnapshotArgs, InstallSnapshotReply, RaftRpc,
-    RaftRpcService, RequestVoteArgs, RequestVoteReply,
+    RaftRpcService, ReadIndexArgs, ReadIndexReply, RequestVoteArgs, RequestVoteReply,
+    TimeoutNowArgs, TimeoutNowReply,
 };
 use raft::{NodeId, NodeOptions};
 use rpc::{
@@ -81,6 +82,18 @@ impl RaftRpc for Fake {
     ) {
         let _ = self.chunks.send(done);
     }
+
+    fn timeout_now(&self, _: RpcContext, args: TimeoutNowArgs, done: Done<TimeoutNowReply>) {
+        done.run(TimeoutNowReply { term: args.term });
+    }
+
+    fn read_index(&self, _: RpcContext, args: ReadIndexArgs, done: Done<ReadIndexReply>) {
+        done.run(ReadIndexReply {
+            term: args.term,
+            number: args.number,
+            index: None,
+        });
+    }
 }
 
 /// A leader of three; the other two are fakes, of which one never takes anything.
@@ -111,7 +124,7 @@ fn leader_of_fakes(
         retained_log_bytes: 0,
         ..NodeOptions::new(
             NodeId::new(0),
-            addresses,
+            &addresses,
             7,
             dir.path().join("node0"),
             loops,

@@ -12,12 +12,27 @@ const FORBIDDEN_IN_CORE: &[(&str, &str)] = &[
     ("std::time", "time is the Millis that tick() was given"),
     ("core::time", "time is the Millis that tick() was given"),
     ("std::thread", "the driver owns the threads"),
-    ("Mutex", "one thread owns the core; what it shares never changes"),
-    ("RwLock", "one thread owns the core; what it shares never changes"),
+    (
+        "Mutex",
+        "one thread owns the core; what it shares never changes",
+    ),
+    (
+        "RwLock",
+        "one thread owns the core; what it shares never changes",
+    ),
     ("Condvar", "one thread owns the core; it waits for nobody"),
-    ("OnceLock", "one thread owns the core; what it shares never changes"),
-    ("LazyLock", "one thread owns the core; what it shares never changes"),
-    ("atomic", "one thread owns the core; what it shares never changes"),
+    (
+        "OnceLock",
+        "one thread owns the core; what it shares never changes",
+    ),
+    (
+        "LazyLock",
+        "one thread owns the core; what it shares never changes",
+    ),
+    (
+        "atomic",
+        "one thread owns the core; what it shares never changes",
+    ),
     ("mpsc", "inputs are method calls, outputs are effects"),
     ("Instant", "time is the Millis that tick() was given"),
     ("SystemTime", "time is the Millis that tick() was given"),

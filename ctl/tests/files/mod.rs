@@ -9,7 +9,7 @@ use kvserver::{
 };
 use raft::core::{Compaction, Entry, HardState, WriteBatch};
 use raft::storage::{Identity, Persister, PersisterOptions, RealDisk};
-use raft::{LogId, LogIndex, NodeId, Payload, Term};
+use raft::{LogId, LogIndex, Membership, NodeId, Payload, Term};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,6 +19,11 @@ const SNAPSHOT: &str = "snapshot/0000000000000003-1.snap";
 
 fn id(index: u64, term: u64) -> LogId {
     LogId::new(Term::new(term), LogIndex::new(index))
+}
+
+/// Those that the snapshot includes.
+fn members() -> Membership {
+    Membership::of_voters([(NodeId::new(2), "10.0.0.2:29016".to_owned())]).unwrap()
 }
 
 /// Node 2 of a cluster: three entries in its snapshot, five in its log.
@@ -77,7 +82,7 @@ impl Node {
             state.apply(index, 1, command).unwrap();
         }
         let snapshot = state.begin_snapshot().unwrap();
-        let mut writer = persister.snapshots().create(id(3, 1)).unwrap();
+        let mut writer = persister.snapshots().create(id(3, 1), &members()).unwrap();
         snapshot.write_to(&mut writer).unwrap();
         writer.finish().unwrap();
         persister

@@ -44,7 +44,7 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
         watch_stdin(ends.clone()).map_err(|error| no_thread(&error))?;
     }
 
-    let server = start(node, cluster, cli)?;
+    let server = start(node, &cluster, cli)?;
     let asked = select! {
         recv(ended) -> asked => asked.ok(),
         recv(server.stopped()) -> _ => None,
@@ -64,7 +64,7 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
 }
 
 /// Recovers the node and lets it serve. One event loop carries its clients and its peers.
-fn start(node: usize, cluster: ClusterFile, cli: &Cli) -> Result<KvServer, Failure> {
+fn start(node: usize, cluster: &ClusterFile, cli: &Cli) -> Result<KvServer, Failure> {
     let loops = EventLoops::start(1, "rpc").map_err(|error| no_thread(&error))?;
     let dir = node_dir(&cli.data_dir(), node);
     let id = NodeId::new(node as u64);

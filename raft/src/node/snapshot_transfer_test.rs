@@ -3,7 +3,7 @@ use std::io::{Read as _, Write as _};
 use rpc::Code;
 
 use super::*;
-use crate::core::{LogId, LogIndex, NodeId};
+use crate::core::{LogId, LogIndex, Membership, NodeId};
 use crate::storage::sim_disk::{Crash, SimDisk};
 use crate::storage::{Identity, Persister, PersisterOptions, SnapshotStore};
 
@@ -36,7 +36,9 @@ fn body() -> Vec<u8> {
 /// A leader's directory, with the snapshot.
 fn leader() -> SimDisk {
     let disk = SimDisk::new();
-    let mut writer = open(&disk, 1).snapshots().create(snapshot()).unwrap();
+    let members = Membership::of_voters([(NodeId::new(1), "10.0.0.1:1".to_owned())]).unwrap();
+    let store = open(&disk, 1).snapshots();
+    let mut writer = store.create(snapshot(), &members).unwrap();
     writer.write_all(&body()).unwrap();
     writer.finish().unwrap();
     disk

@@ -173,6 +173,10 @@ impl Raft {
         }
         self.memberships.append(index, membership);
         self.membership_changed();
+        if self.role == Role::Leader {
+            // A smaller majority may have confirmed it already (failure 104).
+            self.finish_round();
+        }
     }
 
     /// Another membership is in force, by an entry, a truncation or a snapshot.
@@ -214,8 +218,14 @@ impl Raft {
 
     /// Whether this node may stand for election: members that only listen, and those that are none,
     /// do not.
+    ///
+    /// One that its latest membership leaves out stands all the same until it knows that to be
+    /// committed: the others may need its log to complete the change (thesis §4.2.2; failure 105).
     pub(super) fn may_campaign(&self) -> bool {
-        self.memberships.latest().is_voter(self.config.id)
+        let memberships = &self.memberships;
+        memberships.latest().is_voter(self.config.id)
+            || (memberships.latest_index() > self.commit_index
+                && memberships.ever_voter(self.config.id))
     }
 
     /// The greatest value that every majority needed has reached. `own` is this node's.

@@ -335,6 +335,13 @@ impl Memberships {
         &self.history[known.saturating_sub(1)].1
     }
 
+    /// Whether `node` has a vote in any of them.
+    pub(super) fn ever_voter(&self, node: NodeId) -> bool {
+        self.history
+            .iter()
+            .any(|(_, membership)| membership.is_voter(node))
+    }
+
     /// The log got a membership at `index`.
     pub(super) fn append(&mut self, index: LogIndex, membership: Arc<Membership>) {
         assert!(index > self.latest_index(), "entries follow one another");

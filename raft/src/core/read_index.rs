@@ -146,7 +146,7 @@ impl Raft {
 
     /// As leader: what a majority has confirmed renews the lease, and answers the reads that
     /// waited for it.
-    fn finish_round(&mut self) {
+    pub(super) fn finish_round(&mut self) {
         if self.reads.running.is_empty() && self.config.lease.is_none() {
             return;
         }

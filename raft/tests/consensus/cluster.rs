@@ -39,10 +39,12 @@ pub(crate) struct Node {
     /// Bytes of a snapshot that is being received.
     receiving: (LogId, u64),
     incarnation: u64,
+    /// As last told.
+    members: Arc<Membership>,
 }
 
 impl Node {
-    fn new(disk: Disk, now: Millis) -> Self {
+    fn new(disk: Disk, now: Millis, members: Membership) -> Self {
         Self {
             raft: None,
             now,
@@ -51,6 +53,7 @@ impl Node {
             state: State::new(),
             receiving: (LogId::ZERO, 0),
             incarnation: 0,
+            members: Arc::new(members),
         }
     }
 }
@@ -94,7 +97,7 @@ impl Cluster {
             adapt(&mut config);
             configs.insert(*id, config);
             let disk = disks.remove(id).unwrap_or_default();
-            nodes.insert(*id, Node::new(disk, Millis::ZERO));
+            nodes.insert(*id, Node::new(disk, Millis::ZERO, initial.clone()));
         }
         let mut cluster = Self {
             nodes,
@@ -259,7 +262,8 @@ impl Cluster {
             ..config.clone()
         };
         self.configs.insert(id, config);
-        self.nodes.insert(id, Node::new(Disk::default(), now));
+        self.nodes
+            .insert(id, Node::new(Disk::default(), now, Membership::default()));
         self.start(id);
     }
 
@@ -504,12 +508,9 @@ impl Cluster {
                 }
             }
             Effect::MembershipChanged { membership } => {
-                // Nobody needs to be told of what a cluster began with.
-                if self.nodes[&id]
-                    .raft
-                    .as_ref()
-                    .is_some_and(|raft| raft.membership_index() > LogIndex::ZERO)
-                {
+                let node = self.node(id);
+                if node.members != membership {
+                    node.members = Arc::clone(&membership);
                     self.note(&format!("{} takes {membership} for the members", name(id)));
                 }
             }

@@ -1,0 +1,37 @@
+//! Whole clusters in one thread, from a seed.
+//!
+//! The core of `raft`, its storage, and the state machine with its sessions are the real ones, byte for
+//! byte. Network, disks, clocks, processes and clients are simulated, under one seeded generator and
+//! virtual time; so a seed is a run, and the same seed is the same run.
+//!
+//! ```text
+//!            ┌──────────── World: a heap of events, one generator ─────────────┐
+//!   clients ─┤ Network: delay, loss, repetition, cuts          Faults: a swarm │
+//!            │ Node: disk, clock, and, while it runs, a Process:               │
+//!            │       raft::core::Raft · Persister · StateMachine               │
+//!            └──── every step is held against the Oracle and told to Coverage ─┘
+//! ```
+//!
+//! Read next: [`World`] for how a run goes, [`oracle`](crate::oracle) for what must hold,
+//! `docs/simulation.md` for the faults, the situations and the figures.
+
+mod client;
+mod clock;
+mod coverage;
+mod history;
+mod network;
+mod node;
+mod options;
+mod oracle;
+mod process;
+mod swarm;
+mod world;
+
+pub use coverage::{Coverage, Situation};
+pub use history::{
+    Call, Effect, History, Violation as HistoryViolation, What, is_linearizable_by_search,
+};
+pub use options::RunOptions;
+pub use oracle::Violation;
+pub use swarm::FAULTS;
+pub use world::{Outcome, World, run_seed};

@@ -1,0 +1,216 @@
+//! The network: what is on its way, and which links are cut.
+
+use kvserver::{RequestId, SessionId};
+use raft::core::{CallId, LogId, Message, NodeId};
+use slab::Slab;
+
+use crate::clock::Micros;
+
+/// Nodes at most, over a whole run: members, and those that joined.
+pub(crate) const MAX_NODES: usize = 10;
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    /// A request between nodes, with the call that its reply will name.
+    Request {
+        from: NodeId,
+        to: NodeId,
+        call: CallId,
+        message: Message,
+    },
+    /// The reply to a call.
+    Reply {
+        from: NodeId,
+        call: CallId,
+        message: Message,
+    },
+    /// A client asks a node.
+    Ask { client: usize, to: NodeId, ask: Ask },
+    /// A node answers a client.
+    Answer {
+        client: usize,
+        attempt: u64,
+        answer: Answer,
+    },
+}
+
+/// A client's request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// Tells the answer to this attempt from those to earlier ones.
+    pub(crate) attempt: u64,
+    pub(crate) what: Want,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Want {
+    OpenSession,
+    Write {
+        key: u8,
+        /// Of this write, unique in the run.
+        token: u64,
+        append: bool,
+        session: SessionId,
+        request: RequestId,
+        replies_seen_upto: RequestId,
+    },
+    /// `anywhere`: also of a node that does not lead.
+    Read {
+        key: u8,
+        anywhere: bool,
+    },
+}
+
+/// A node's answer to a client.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Opened(SessionId),
+    Written,
+    Value(Vec<u64>),
+    /// Nothing was done.
+    NotLeader(Option<NodeId>),
+    /// Nobody can say.
+    Unknown,
+    Busy,
+    SessionExpired,
+}
+
+/// A call between nodes that is not answered yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    generation: u64,
+    pub(crate) from: NodeId,
+    /// The caller's life: a restarted process hears no replies to its predecessor's calls.
+    pub(crate) from_life: u64,
+    pub(crate) to: NodeId,
+    /// The callee's life, once the request was delivered.
+    pub(crate) to_life: Option<u64>,
+    /// It carries a chunk of this snapshot.
+    pub(crate) snapshot: Option<LogId>,
+}
+
+/// The calls under way, by their id.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    open: Slab<Call>,
+    generation: u64,
+}
+
+const SLOT_BITS: u32 = 24;
+
+impl Calls {
+    pub(crate) fn open(
+        &mut self,
+        from: NodeId,
+        from_life: u64,
+        to: NodeId,
+        snapshot: Option<LogId>,
+    ) -> CallId {
+        self.generation += 1;
+        let slot = self.open.insert(Call {
+            generation: self.generation,
+            from,
+            from_life,
+            to,
+            to_life: None,
+            snapshot,
+        });
+        CallId::new((self.generation << SLOT_BITS) | slot as u64)
+    }
+
+    pub(crate) fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
+        let (generation, slot) = split(call);
+        self.open
+            .get_mut(slot)
+            .filter(|call| call.generation == generation)
+    }
+
+    /// Ends a call; `None` if it has ended already.
+    pub(crate) fn close(&mut self, call: CallId) -> Option<Call> {
+        let (generation, slot) = split(call);
+        let found = self.open.get(slot)?;
+        (found.generation == generation).then(|| self.open.remove(slot))
+    }
+
+    /// Ends the calls that `node`, in the life that is over, made or took.
+    pub(crate) fn close_of(&mut self, node: NodeId, life: u64) -> Vec<Call> {
+        let of_node = |call: &Call| {
+            (call.from == node && call.from_life == life)
+                || (call.to == node && call.to_life == Some(life))
+        };
+        let slots: Vec<usize> = self
+            .open
+            .iter()
+            .filter(|(_, call)| of_node(call))
+            .map(|(slot, _)| slot)
+            .collect();
+        slots
+            .into_iter()
+            .map(|slot| self.open.remove(slot))
+            .collect()
+    }
+}
+
+fn split(call: CallId) -> (u64, usize) {
+    let slot = call.get() & ((1 << SLOT_BITS) - 1);
+    let slot = usize::try_from(slot).expect("a slot of 24 bits");
+    (call.get() >> SLOT_BITS, slot)
+}
+
+/// Which links are cut, and how bad the others are.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    /// `cut[from][to]`
+    cut: [[bool; MAX_NODES]; MAX_NODES],
+    pub(crate) cuts: usize,
+    /// In thousandths.
+    pub(crate) loss: u64,
+    pub(crate) repetition: u64,
+    /// How many messages take much longer than the others, in thousandths.
+    pub(crate) stragglers: u64,
+    pub(crate) delay_us: (Micros, Micros),
+}
+
+impl Links {
+    pub(crate) fn perfect() -> Self {
+        Self {
+            cut: [[false; MAX_NODES]; MAX_NODES],
+            cuts: 0,
+            loss: 0,
+            repetition: 0,
+            stragglers: 0,
+            delay_us: (100, 1_000),
+        }
+    }
+
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        if from != to && !self.cut[from][to] {
+            self.cut[from][to] = true;
+            self.cuts += 1;
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut = [[false; MAX_NODES]; MAX_NODES];
+        self.cuts = 0;
+    }
+
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts > 0 && self.cut[place(from)][place(to)]
+    }
+
+    /// Some link is cut in one direction only.
+    pub(crate) fn is_one_way(&self) -> bool {
+        let pairs = (0..MAX_NODES).flat_map(|a| (0..a).map(move |b| (a, b)));
+        self.cuts > 0
+            && pairs
+                .into_iter()
+                .any(|(a, b)| self.cut[a][b] != self.cut[b][a])
+    }
+}
+
+/// A node's place in tables: its number.
+pub(crate) fn place(node: NodeId) -> usize {
+    usize::try_from(node.get()).expect("few nodes")
+}

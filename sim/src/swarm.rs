@@ -1,0 +1,388 @@
+//! Mischief: which kinds of it a run has, and how it is done.
+//!
+//! Each seed draws a subset (*swarm testing*): a run with everything at once rarely gets far enough for
+//! what only some faults bring about.
+
+use std::time::Duration;
+
+use kvserver::StateMachineOptions;
+use raft::core::{ChangeError, Lease, Membership, MembershipChange, NodeId, Role};
+
+use crate::clock::Micros;
+use crate::coverage::Situation;
+use crate::network::{Links, MAX_NODES, place};
+use crate::node::Node;
+use crate::world::{ELECTION_TIMEOUT_US, Event, World};
+
+/// The kinds of mischief, by name.
+pub const FAULTS: [&str; 17] = [
+    "crash",
+    "power cut in the middle of a write",
+    "all crash",
+    "a node is isolated",
+    "links are cut at random",
+    "links are cut one way",
+    "pause",
+    "slow disk",
+    "hanging disk",
+    "failed sync",
+    "full disk",
+    "clock leaps",
+    "clock changes its rate",
+    "a state machine stands still",
+    "change of members",
+    "handover",
+    "restart in order",
+];
+
+const MEMBERS: usize = 14;
+const HANDOVER: usize = 15;
+
+/// The mischief of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Swarm {
+    /// By place in [`FAULTS`].
+    kinds: Vec<usize>,
+    pace_us: (Micros, Micros),
+    pub(crate) longest_outage_us: Micros,
+    loss: u64,
+    repetition: u64,
+    stragglers: u64,
+    slow_network: bool,
+}
+
+impl Swarm {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+        let mut kinds: Vec<usize> = (0..FAULTS.len()).filter(|_| rng.u8(..3) == 0).collect();
+        if kinds.is_empty() {
+            kinds.push(rng.usize(..FAULTS.len()));
+        }
+        let thousandths = |rng: &mut fastrand::Rng, most: u64| match rng.u8(..2) {
+            0 => 0,
+            _ => rng.u64(..most),
+        };
+        Self {
+            kinds,
+            pace_us: match rng.u8(..3) {
+                0 => (5_000, 150_000),
+                1 => (50_000, 1_000_000),
+                _ => (300_000, 3_000_000),
+            },
+            longest_outage_us: if rng.bool() { 300_000 } else { 4_000_000 },
+            loss: thousandths(rng, 100),
+            repetition: thousandths(rng, 100),
+            stragglers: thousandths(rng, 60),
+            slow_network: rng.u8(..4) == 0,
+        }
+    }
+
+    pub(crate) fn apply_to(&self, links: &mut Links) {
+        links.loss = self.loss;
+        links.repetition = self.repetition;
+        links.stragglers = self.stragglers;
+        if self.slow_network {
+            links.delay_us = (5_000, 60_000);
+        }
+    }
+}
+
+/// Sizes and times of one run, small, so that every bound is met.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    pub(crate) segment_bytes: usize,
+    pub(crate) message_bytes: usize,
+    pub(crate) window: usize,
+    pub(crate) retained_bytes: usize,
+    pub(crate) snapshot_log_bytes: usize,
+    pub(crate) chunk_bytes: usize,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) clock_rates_percent: (u64, u64),
+    pub(crate) think_us: (Micros, Micros),
+    max_sessions: u32,
+    session_ttl_ms: u64,
+}
+
+impl Tuning {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, _swarm: &Swarm) -> Self {
+        let lease = (rng.u8(..3) == 0).then(|| Lease {
+            max_drift_percent: rng.u64(10..=40),
+        });
+        let clock_rates_percent = match lease {
+            // One clock gains on another by less than the lease allows for: (1 - x) / (1 + x) >= 1 - drift.
+            Some(Lease { max_drift_percent }) => {
+                let off = max_drift_percent * 2 / 5;
+                (100 - off, 100 + off)
+            }
+            None if rng.u8(..4) == 0 => (40, 250),
+            None => (70, 130),
+        };
+        Self {
+            segment_bytes: rng.usize(2_048..16_384),
+            message_bytes: rng.usize(200..4_000),
+            window: rng.usize(1..=6),
+            retained_bytes: if rng.bool() { 0 } else { rng.usize(..4_000) },
+            snapshot_log_bytes: rng.usize(3_000..40_000),
+            chunk_bytes: rng.usize(100..3_000),
+            lease,
+            clock_rates_percent,
+            think_us: if rng.bool() {
+                (1_000, 30_000)
+            } else {
+                (20_000, 200_000)
+            },
+            max_sessions: if rng.u8(..4) == 0 { 6 } else { 1_000 },
+            session_ttl_ms: if rng.u8(..4) == 0 { 2_000 } else { 3_600_000 },
+        }
+    }
+
+    pub(crate) fn state_machine(&self) -> StateMachineOptions {
+        StateMachineOptions {
+            session_ttl: Duration::from_millis(self.session_ttl_ms),
+            max_sessions: self.max_sessions,
+            ..StateMachineOptions::default()
+        }
+    }
+}
+
+/// What ends by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Relief {
+    Links,
+    Disk(NodeId),
+    StateMachine(NodeId),
+}
+
+impl World {
+    /// Does something bad, and plans the next.
+    pub(crate) fn mischief(&mut self) {
+        if self.calm {
+            return;
+        }
+        let (least, most) = self.swarm.pace_us;
+        let next = self.rng.u64(least..=most);
+        self.after(next, Event::Mischief);
+        // What needs several steps to come about is tried more often.
+        let slow = [MEMBERS, HANDOVER]
+            .into_iter()
+            .filter(|kind| self.swarm.kinds.contains(kind));
+        let slow: Vec<usize> = slow.collect();
+        let kinds = if !slow.is_empty() && self.rng.u8(..3) == 0 {
+            &slow
+        } else {
+            &self.swarm.kinds
+        };
+        let kind = kinds[self.rng.usize(..kinds.len())];
+        let id = NodeId::new(self.rng.u64(..self.nodes.len() as u64));
+        // Half of it hits whoever leads: there it hurts most.
+        let id = if self.rng.bool() {
+            self.leader().unwrap_or(id)
+        } else {
+            id
+        };
+        if self.do_mischief(kind, id) {
+            self.faults[kind] += 1;
+            self.note(|| format!("mischief: {} ({id})", FAULTS[kind]));
+        }
+    }
+
+    fn do_mischief(&mut self, kind: usize, id: NodeId) -> bool {
+        let node = &self.nodes[place(id)];
+        let (disk, runs) = (node.disk.clone(), node.process.is_some());
+        match kind {
+            0 | 16 if runs => self.crash(id),
+            1 if runs => {
+                disk.power_off_after(self.rng.u64(..20));
+                self.coverage.met(Situation::PowerLostMidWrite);
+            }
+            2 => {
+                for other in 0..self.nodes.len() {
+                    let other = self.nodes[other].id;
+                    self.crash(other);
+                }
+            }
+            3 => self.cut(|_, a, b| a == place(id) || b == place(id)),
+            4 => self.cut(|rng, a, b| a < b && rng.bool()),
+            5 => self.cut(|rng, _, _| rng.u8(..4) == 0),
+            6 if runs => self.pause_node(id),
+            7 => {
+                self.nodes[place(id)].sync_us = (20_000, 300_000);
+                self.relief_after(3_000_000, Relief::Disk(id));
+            }
+            8 => {
+                let us = self.rng.u64(200_000..5_000_000);
+                let node = &mut self.nodes[place(id)];
+                node.hangs_until = self.now + us;
+            }
+            9 if runs => disk.fail_sync_after(self.rng.u64(..6)),
+            10 if runs => {
+                disk.set_capacity(Some(disk.used_bytes() + self.rng.u64(..2_000)));
+                self.coverage.met(Situation::DiskFull);
+                self.relief_after(2_000_000, Relief::Disk(id));
+            }
+            // A lease relies on clocks.
+            11 if self.tuning.lease.is_none() => {
+                let by = self.rng.u64(10_000..3_000_000);
+                let now = self.now;
+                self.nodes[place(id)].clock.leap(now, by);
+                self.coverage.met(Situation::ClockLeapt);
+                if runs {
+                    self.tick(id);
+                    self.turn(id);
+                }
+            }
+            12 => {
+                let (least, most) = self.tuning.clock_rates_percent;
+                let (now, rate) = (self.now, self.rng.u64(least..=most));
+                self.nodes[place(id)].clock.set_rate(now, rate);
+                // Its next deadline comes at another time now.
+                self.nodes[place(id)].tick_at = Micros::MAX;
+                if runs {
+                    self.tick(id);
+                    self.turn(id);
+                }
+            }
+            13 if runs => {
+                self.process(id).applies = false;
+                self.relief_after(1_000_000, Relief::StateMachine(id));
+            }
+            MEMBERS => return self.change_members(),
+            HANDOVER => return self.hand_over(id),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Cuts the links for which `which` says so, both of a pair where it says so of either, and heals
+    /// them after a while.
+    fn cut(&mut self, which: impl Fn(&mut fastrand::Rng, usize, usize) -> bool) {
+        for a in 0..self.nodes.len() {
+            for b in 0..self.nodes.len() {
+                if which(&mut self.rng, a, b) {
+                    self.links.cut(a, b);
+                    if a < b && self.rng.u8(..8) > 0 {
+                        self.links.cut(b, a);
+                    }
+                }
+            }
+        }
+        self.relief_after(4_000_000, Relief::Links);
+    }
+
+    fn pause_node(&mut self, id: NodeId) {
+        let us = self.rng.u64(50_000..4_000_000);
+        let leads = self.process(id).raft.role() == Role::Leader;
+        if leads && us > ELECTION_TIMEOUT_US {
+            self.coverage.met(Situation::LeaderPaused);
+        }
+        self.nodes[place(id)].paused_until = self.now + us;
+    }
+
+    /// Asks whoever leads for other members.
+    fn change_members(&mut self) -> bool {
+        let Some(leader) = self.leader() else {
+            return false;
+        };
+        let members = self.process(leader).raft.membership().clone();
+        let voters: Vec<NodeId> = members.voters().iter().copied().collect();
+        let learners: Vec<NodeId> = members.learners().iter().copied().collect();
+        let voter = voters[self.rng.usize(..voters.len())];
+        let learner = (!learners.is_empty()).then(|| learners[self.rng.usize(..learners.len())]);
+        let change = match (self.rng.u8(..8), learner) {
+            (0..=2, None) if self.nodes.len() < MAX_NODES => self.newcomer(),
+            (0..=3, Some(node)) => MembershipChange::Promote { node },
+            (4 | 5, Some(new)) => MembershipChange::Replace { old: voter, new },
+            (6, Some(node)) => MembershipChange::Remove { node },
+            // A quorum of two or three is what the rest of the run should have, mostly.
+            _ if voters.len() > 2 || self.rng.u8(..8) == 0 => {
+                MembershipChange::Remove { node: voter }
+            }
+            _ => return false,
+        };
+        self.tick(leader);
+        let outcome = self.process(leader).raft.change_membership(change.clone());
+        self.note(|| format!("{leader} is asked for {change:?}: {outcome:?}"));
+        if let Err(ChangeError::WouldLoseQuorum { .. }) = outcome {
+            self.coverage.met(Situation::ChangeRefused);
+        }
+        self.turn(leader);
+        outcome.is_ok()
+    }
+
+    /// Starts a node that knows of no cluster.
+    fn newcomer(&mut self) -> MembershipChange {
+        let node = NodeId::new(self.nodes.len() as u64);
+        let clock = self.draw_clock();
+        self.nodes
+            .push(Node::new(node, Membership::default(), clock));
+        self.start(node);
+        let address = format!("host{node}:1");
+        MembershipChange::AddLearner { node, address }
+    }
+
+    fn hand_over(&mut self, to: NodeId) -> bool {
+        let Some(leader) = self.leader() else {
+            return false;
+        };
+        let to = self.rng.bool().then_some(to);
+        self.tick(leader);
+        let outcome = self.process(leader).raft.transfer_leadership(to);
+        self.transfer_to = outcome.ok().or(self.transfer_to);
+        self.turn(leader);
+        outcome.is_ok()
+    }
+
+    /// A node that takes itself for the leader: one of the latest term, or, now and then, any.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let leaders = running.filter(|process| process.raft.role() == Role::Leader);
+        let latest = leaders.max_by_key(|process| process.raft.term());
+        latest.map(|process| process.raft.id())
+    }
+
+    fn relief_after(&mut self, longest: Micros, relief: Relief) {
+        let us = self.rng.u64(50_000..=longest);
+        self.after(us, Event::Relief { relief });
+    }
+
+    pub(crate) fn relieve(&mut self, relief: Relief) {
+        match relief {
+            Relief::Links => self.links.heal(),
+            Relief::Disk(id) => {
+                let node = &mut self.nodes[place(id)];
+                node.sync_us = (300, 2_000);
+                node.disk.set_capacity(None);
+            }
+            Relief::StateMachine(id) => {
+                if self.runs(id) {
+                    self.process(id).applies = true;
+                    self.tick(id);
+                    self.turn(id);
+                }
+            }
+        }
+    }
+
+    /// Nothing bad is going on any more, and nothing that was planned comes.
+    pub(crate) fn end_mischief(&mut self) {
+        self.links.heal();
+        self.links.loss = 0;
+        self.links.repetition = 0;
+        self.links.stragglers = 0;
+        for at in 0..self.nodes.len() {
+            let id = self.nodes[at].id;
+            self.relieve(Relief::Disk(id));
+            let (now, node) = (self.now, &mut self.nodes[at]);
+            node.disk.power_off_after(1 << 60);
+            node.disk.fail_sync_after(1 << 60);
+            node.clock.set_rate(now, 100);
+            node.tick_at = Micros::MAX;
+            let is_down = node.process.is_none();
+            if is_down {
+                self.nodes[at].restarts = true;
+                self.after(10_000, Event::Restart { node: id });
+            } else {
+                self.relieve(Relief::StateMachine(id));
+            }
+        }
+    }
+}

@@ -1,0 +1,663 @@
+//! The loop: a heap of events in virtual time, and what each of them does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use raft::core::{CallId, LogId, LogIndex, Membership, Message, NodeId, WriteId};
+use raft::storage::sim_disk::Crash;
+use slab::Slab;
+
+use crate::client::Client;
+use crate::clock::{Clock, Micros};
+use crate::coverage::{Coverage, Situation};
+use crate::history::History;
+use crate::network::{Calls, Links, Packet, place};
+use crate::node::Node;
+use crate::options::RunOptions;
+use crate::oracle::{Oracle, Violation};
+use crate::swarm::{FAULTS, Relief, Swarm, Tuning};
+
+/// The longest election timeout, by default.
+pub(crate) const ELECTION_TIMEOUT_US: Micros = 500_000;
+/// Within so many of them a healed cluster must serve, and within so many converge.
+const SERVES_WITHIN: u64 = 10;
+const CONVERGES_WITHIN: u64 = 50;
+/// How long a call to a node that never answers is under way.
+const CALL_TIMEOUT_US: Micros = 600_000;
+/// Lines kept of what happened.
+const TRACE_LINES: usize = 60;
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    Deliver {
+        packet: usize,
+    },
+    Tick {
+        node: NodeId,
+        life: u64,
+    },
+    DiskDone {
+        node: NodeId,
+        life: u64,
+        write: WriteId,
+    },
+    TakeSnapshot {
+        node: NodeId,
+        life: u64,
+    },
+    /// A call failed; `snapshot`: it carried a chunk.
+    Lost {
+        node: NodeId,
+        life: u64,
+        to: NodeId,
+        snapshot: Option<LogId>,
+    },
+    Restart {
+        node: NodeId,
+    },
+    ClientWakes {
+        client: usize,
+        attempt: u64,
+    },
+    /// The swarm's next mischief.
+    Mischief,
+    /// One that has a natural end is over.
+    Relief {
+        relief: Relief,
+    },
+}
+
+/// A cluster, its clients, and everything that may go wrong.
+pub struct World {
+    pub(crate) now: Micros,
+    pub(crate) rng: fastrand::Rng,
+    heap: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    waiting: Slab<Event>,
+    order: u64,
+    packets: Slab<Packet>,
+    pub(crate) links: Links,
+    pub(crate) calls: Calls,
+    pub(crate) nodes: Vec<Node>,
+    /// Nodes from this place on joined later.
+    pub(crate) first_joiner: usize,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) history: History,
+    pub(crate) next_token: u64,
+    pub(crate) moments: u64,
+    pub(crate) swarm: Swarm,
+    pub(crate) tuning: Tuning,
+    pub(crate) transfer_to: Option<NodeId>,
+    pub(crate) oracle: Oracle,
+    pub(crate) coverage: Coverage,
+    pub(crate) elections: u64,
+    pub(crate) faults: [u64; FAULTS.len()],
+    events: u64,
+    trace_hash: u64,
+    trace: Option<VecDeque<String>>,
+    /// Faults are over.
+    pub(crate) calm: bool,
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Steps of nodes, clients, disks and messages.
+    pub events: u64,
+    /// Virtual time, in microseconds.
+    pub virtual_us: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Calls of clients that ended.
+    pub calls: u64,
+    /// Mischief done, by kind, as in [`crate::swarm::FAULTS`].
+    pub faults: Vec<u64>,
+    /// Of everything that happened, in order: equal for equal runs.
+    pub trace_hash: u64,
+    /// What was met.
+    pub coverage: Coverage,
+    /// The promise that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The last that happened, with [`RunOptions::trace`].
+    pub trace: Vec<String>,
+}
+
+/// Runs one seed. A panic counts as a violation.
+#[must_use]
+pub fn run_seed(seed: u64, options: RunOptions) -> Outcome {
+    let mut world = World::new(seed, options);
+    let run = catch_unwind(AssertUnwindSafe(|| world.run(options.events)));
+    if let Err(panic) = run {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without a text");
+        world
+            .oracle
+            .fail("no assertion of the project fails", text.to_owned());
+    }
+    world.outcome(seed)
+}
+
+impl World {
+    /// A cluster that is about to start.
+    ///
+    /// # Panics
+    /// With more nodes than a cluster may have.
+    #[must_use]
+    pub fn new(seed: u64, options: RunOptions) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let voters = match options.nodes {
+            0 if rng.u8(..3) == 0 => 5,
+            0 => 3,
+            nodes => nodes,
+        };
+        let swarm = Swarm::draw(&mut rng);
+        let tuning = Tuning::draw(&mut rng, &swarm);
+        let address = |id: u64| (NodeId::new(id), format!("host{id}:1"));
+        let initial = Membership::of_voters((0..voters).map(address)).expect("few");
+        let mut world = Self {
+            now: 0,
+            heap: BinaryHeap::new(),
+            waiting: Slab::new(),
+            order: 0,
+            packets: Slab::new(),
+            links: Links::perfect(),
+            calls: Calls::default(),
+            nodes: Vec::new(),
+            first_joiner: usize::try_from(voters).expect("few"),
+            clients: Vec::new(),
+            history: History::default(),
+            next_token: 1,
+            moments: 0,
+            swarm,
+            tuning,
+            transfer_to: None,
+            oracle: Oracle::default(),
+            coverage: Coverage::default(),
+            elections: 0,
+            faults: Default::default(),
+            events: 0,
+            trace_hash: seed,
+            trace: options.trace.then(VecDeque::new),
+            calm: false,
+            rng,
+        };
+        world.swarm.apply_to(&mut world.links);
+        for id in (0..voters).map(NodeId::new) {
+            let clock = world.draw_clock();
+            world.nodes.push(Node::new(id, initial.clone(), clock));
+        }
+        let clients = world.rng.usize(2..=6);
+        world.clients = (0..clients).map(|_| Client::default()).collect();
+        world
+    }
+
+    /// Starts the nodes and clients; then `events` with faults, then the recovery, then the
+    /// verdict on what the clients saw.
+    pub fn run(&mut self, events: u64) {
+        for place in 0..self.first_joiner {
+            let id = self.nodes[place].id;
+            self.start(id);
+        }
+        for client in 0..self.clients.len() {
+            let after = self.rng.u64(1_000..200_000);
+            self.after(after, Event::ClientWakes { client, attempt: 0 });
+        }
+        self.after(400_000, Event::Mischief);
+        while self.events < events && self.oracle.violation.is_none() {
+            self.step();
+        }
+        if self.oracle.violation.is_none() {
+            self.recover();
+        }
+        if self.oracle.violation.is_none() {
+            self.judge();
+        }
+    }
+
+    /// One event.
+    pub(crate) fn step(&mut self) {
+        let Some(Reverse((at, order, slot))) = self.heap.pop() else {
+            return self
+                .oracle
+                .fail("something is always due", "no event is left".to_owned());
+        };
+        let event = self.waiting[slot];
+        // A paused node hears of nothing before it goes on; in the old order.
+        if let Some(node) = self.meant_for(event)
+            && self.nodes[place(node)].paused_until > at
+        {
+            let until = self.nodes[place(node)].paused_until;
+            self.heap.push(Reverse((until, order, slot)));
+            return;
+        }
+        self.waiting.remove(slot);
+        self.now = at;
+        self.events += 1;
+        self.hash(at);
+        self.hash(slot as u64);
+        self.handle(event);
+    }
+
+    fn meant_for(&self, event: Event) -> Option<NodeId> {
+        match event {
+            Event::Deliver { packet } => match self.packets.get(packet)? {
+                Packet::Request { to, .. } | Packet::Ask { to, .. } => Some(*to),
+                Packet::Reply { .. } | Packet::Answer { .. } => None,
+            },
+            // A paused node's disk goes on, but its report waits, too.
+            Event::Tick { node, .. }
+            | Event::TakeSnapshot { node, .. }
+            | Event::Lost { node, .. }
+            | Event::DiskDone { node, .. } => Some(node),
+            Event::Restart { .. }
+            | Event::ClientWakes { .. }
+            | Event::Mischief
+            | Event::Relief { .. } => None,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Deliver { packet } => {
+                let packet = self.packets.remove(packet);
+                self.deliver(packet);
+            }
+            Event::Tick { node, life } if self.lives(node, life) => {
+                self.nodes[place(node)].tick_at = Micros::MAX;
+                self.tick(node);
+                self.turn(node);
+            }
+            Event::DiskDone { node, life, write } if self.lives(node, life) => {
+                self.tick(node);
+                self.disk_done(node, write);
+            }
+            Event::TakeSnapshot { node, life } if self.lives(node, life) => {
+                self.tick(node);
+                self.take_snapshot(node);
+            }
+            Event::Lost {
+                node,
+                life,
+                to,
+                snapshot,
+            } if self.lives(node, life) => {
+                self.tick(node);
+                if let Some(snapshot) = snapshot {
+                    self.on_chunk_lost(node, to, snapshot);
+                }
+                self.process(node).raft.unreachable(to);
+                self.turn(node);
+            }
+            Event::Restart { node } => {
+                if !self.runs(node) && self.nodes[place(node)].restarts {
+                    self.start(node);
+                }
+            }
+            Event::ClientWakes { client, attempt } => self.client_wakes(client, attempt),
+            Event::Mischief => self.mischief(),
+            Event::Relief { relief } => self.relieve(relief),
+            Event::Tick { .. }
+            | Event::DiskDone { .. }
+            | Event::TakeSnapshot { .. }
+            | Event::Lost { .. } => {}
+        }
+    }
+
+    fn lives(&self, id: NodeId, life: u64) -> bool {
+        let node = &self.nodes[place(id)];
+        node.life == life && node.process.is_some()
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        match packet {
+            Packet::Request {
+                from,
+                to,
+                call,
+                message,
+            } => {
+                if !self.runs(to) {
+                    return self.lose_call(call, 2_000);
+                }
+                let life = self.nodes[place(to)].life;
+                let Some(open) = self.calls.get_mut(call) else {
+                    return;
+                };
+                open.to_life = Some(life);
+                if message.term() < self.process(to).raft.term() {
+                    self.coverage.met(Situation::OldTermHeard);
+                }
+                self.tick(to);
+                self.process(to).raft.step(from, call, message);
+                self.turn(to);
+            }
+            Packet::Reply {
+                from,
+                call,
+                message,
+            } => {
+                let Some(open) = self.calls.close(call) else {
+                    return;
+                };
+                let to = open.from;
+                if !self.lives(to, open.from_life) {
+                    return;
+                }
+                if let Message::AppendEntriesReply {
+                    outcome: raft::core::AppendOutcome::Rejected { .. },
+                    ..
+                } = message
+                {
+                    self.coverage.met(Situation::Rejected);
+                }
+                self.tick(to);
+                self.process(to)
+                    .raft
+                    .step(from, CallId::ZERO, message.clone());
+                if open.snapshot.is_some() {
+                    self.on_chunk_answered(to, from, &message);
+                }
+                self.turn(to);
+            }
+            Packet::Ask { client, to, ask } => {
+                if self.runs(to) {
+                    self.tick(to);
+                    self.on_ask(to, client, ask);
+                }
+            }
+            Packet::Answer {
+                client,
+                attempt,
+                answer,
+            } => self.client_hears(client, attempt, answer),
+        }
+    }
+
+    /// Sends, or loses, as the links are.
+    pub(crate) fn send(&mut self, packet: Packet) {
+        let (call, is_cut) = match &packet {
+            Packet::Request { from, to, call, .. } => (Some(*call), self.links.is_cut(*from, *to)),
+            Packet::Reply { from, call, .. } => {
+                let to = self.calls.get_mut(*call).map(|open| open.from);
+                let is_cut = to.is_some_and(|to| self.links.is_cut(*from, to));
+                (Some(*call), is_cut)
+            }
+            // Clients reach whoever they can reach; their losses are those of a bad network.
+            Packet::Ask { .. } | Packet::Answer { .. } => (None, false),
+        };
+        if is_cut || self.happens(self.links.loss) {
+            if let Some(call) = call {
+                self.lose_call(call, CALL_TIMEOUT_US);
+            }
+            return;
+        }
+        if self.happens(self.links.repetition)
+            && matches!(packet, Packet::Request { .. } | Packet::Ask { .. })
+        {
+            let again = packet.clone();
+            self.travel(again);
+        }
+        self.travel(packet);
+    }
+
+    fn travel(&mut self, packet: Packet) {
+        let (least, most) = self.links.delay_us;
+        let mut takes = self.rng.u64(least..=most);
+        if self.happens(self.links.stragglers) {
+            takes *= self.rng.u64(2..60);
+        }
+        let packet = self.packets.insert(packet);
+        self.after(takes, Event::Deliver { packet });
+    }
+
+    /// A call will get no reply; its caller hears of that after `us`.
+    fn lose_call(&mut self, call: CallId, us: Micros) {
+        if let Some(open) = self.calls.close(call) {
+            self.after(
+                us,
+                Event::Lost {
+                    node: open.from,
+                    life: open.from_life,
+                    to: open.to,
+                    snapshot: open.snapshot,
+                },
+            );
+        }
+    }
+
+    fn happens(&mut self, thousandths: u64) -> bool {
+        thousandths > 0 && self.rng.u64(..1000) < thousandths
+    }
+
+    /// Ends a node's process; its disk loses what was not synced, or some of it.
+    pub(crate) fn crash(&mut self, id: NodeId) {
+        let node = &mut self.nodes[place(id)];
+        let Some(process) = node.process.take() else {
+            return;
+        };
+        let life = node.life;
+        if node.disk.pending() > 0 {
+            self.coverage.met(Situation::CrashBeforeSync);
+        }
+        let raft = &process.raft;
+        if raft.role() == raft::core::Role::Leader {
+            self.coverage.met(Situation::LeaderCrashed);
+        }
+        if raft.membership().is_joint() {
+            self.coverage.met(Situation::JointCrash);
+        }
+        let term = raft.term();
+        drop(process);
+        self.nodes[place(id)].term_at_crash = term;
+        let seed = self.rng.u64(..);
+        let crash = match self.rng.u8(..8) {
+            0 => Crash::Kill,
+            1 => Crash::Kept,
+            2 => Crash::Lost,
+            _ => Crash::Random { seed },
+        };
+        self.nodes[place(id)].disk.crash(crash);
+        self.nodes[place(id)].paused_until = 0;
+        self.note(|| format!("{id} crashes, {crash:?}"));
+        for call in self.calls.close_of(id, life) {
+            if call.from != id {
+                let after = self.rng.u64(100..50_000);
+                self.after(
+                    after,
+                    Event::Lost {
+                        node: call.from,
+                        life: call.from_life,
+                        to: call.to,
+                        snapshot: call.snapshot,
+                    },
+                );
+            }
+        }
+        if self.nodes.iter().all(|node| node.process.is_none()) {
+            self.coverage.met(Situation::AllDown);
+        }
+        self.nodes[place(id)].restarts = true;
+        let longest = if self.calm {
+            100_000
+        } else {
+            self.swarm.longest_outage_us
+        };
+        let after = self.rng.u64(1_000..=longest);
+        self.after(after, Event::Restart { node: id });
+    }
+
+    pub(crate) fn after(&mut self, us: Micros, event: Event) {
+        self.at(self.now + us, event);
+    }
+
+    pub(crate) fn at(&mut self, at: Micros, event: Event) {
+        self.order += 1;
+        let slot = self.waiting.insert(event);
+        self.heap.push(Reverse((at, self.order, slot)));
+    }
+
+    pub(crate) fn draw_clock(&mut self) -> Clock {
+        let (least, most) = self.tuning.clock_rates_percent;
+        let rate = self.rng.u64(least..=most);
+        let shown = self.rng.u64(..1_000_000_000);
+        Clock::new(self.now, shown, rate)
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else {
+            return;
+        };
+        if trace.len() == TRACE_LINES {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>10} us  {}", self.now, line()));
+    }
+
+    fn hash(&mut self, value: u64) {
+        self.trace_hash =
+            (self.trace_hash.rotate_left(17) ^ value).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    }
+
+    /// Faults stop. The cluster must serve, and then be of one mind.
+    fn recover(&mut self) {
+        self.note(|| "-- faults stop --".to_owned());
+        self.calm = true;
+        self.end_mischief();
+        let serves_until = self.now + SERVES_WITHIN * ELECTION_TIMEOUT_US + self.outage_left();
+        let calm_since = self.next_token;
+        while !self.was_written_since(calm_since) {
+            if self.now > serves_until {
+                return self.oracle.fail(
+                    "a healed cluster serves within ten election timeouts",
+                    self.describe_nodes(),
+                );
+            }
+            self.step();
+            if self.oracle.violation.is_some() {
+                return;
+            }
+        }
+        for client in &mut self.clients {
+            client.rests = true;
+        }
+        let converges_until = self.now + CONVERGES_WITHIN * ELECTION_TIMEOUT_US;
+        while !self.is_of_one_mind() {
+            if self.now > converges_until {
+                return self.oracle.fail(
+                    "a healed cluster converges within fifty election timeouts",
+                    self.describe_nodes(),
+                );
+            }
+            self.step();
+            if self.oracle.violation.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Until everybody whom a pause or a hanging disk holds up is back.
+    fn outage_left(&self) -> Micros {
+        let until = self
+            .nodes
+            .iter()
+            .map(|node| node.paused_until.max(node.hangs_until));
+        until.max().unwrap_or(0).saturating_sub(self.now)
+    }
+
+    fn was_written_since(&self, token: u64) -> bool {
+        self.history.calls.last().is_some()
+            && self
+                .clients
+                .iter()
+                .any(|client| client.last_written >= token)
+    }
+
+    /// A leader serves, every member has applied all of its log, and no change is under way.
+    fn is_of_one_mind(&self) -> bool {
+        let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let Some(leader) = running.clone().find(|process| process.is_serving()) else {
+            return false;
+        };
+        let (members, last) = (leader.raft.membership(), leader.raft.last_log().index);
+        !members.is_joint()
+            && self.clients.iter().all(Client::is_idle)
+            && members.addresses().keys().all(|member| {
+                let process = self.nodes[place(*member)].process.as_ref();
+                process.is_some_and(|process| {
+                    LogIndex::new(process.state.last_applied().index) == last
+                })
+            })
+    }
+
+    fn describe_nodes(&self) -> String {
+        let each = self.nodes.iter().map(|node| match &node.process {
+            None => format!("{} down", node.id),
+            Some(process) => {
+                let raft = &process.raft;
+                format!(
+                    "{} {:?}@{} commit {} applied {} last {} members {}",
+                    node.id,
+                    raft.role(),
+                    raft.term(),
+                    raft.commit_index(),
+                    process.state.last_applied().index,
+                    raft.last_log(),
+                    raft.membership(),
+                )
+            }
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
+    /// What the clients saw must follow from the log.
+    fn judge(&mut self) {
+        if let Err(violation) = self.history.check(&self.oracle.effects) {
+            return self.oracle.fail("linearizability", violation.0);
+        }
+        for call in &self.history.calls {
+            let (crate::history::What::Put(token) | crate::history::What::Append(token)) =
+                call.what
+            else {
+                continue;
+            };
+            if call.returned.is_none() {
+                let took = self
+                    .oracle
+                    .effects
+                    .iter()
+                    .any(|effect| effect.token == token);
+                self.coverage.met(if took {
+                    Situation::UnknownTookEffect
+                } else {
+                    Situation::UnknownTookNone
+                });
+            }
+        }
+    }
+
+    fn outcome(mut self, seed: u64) -> Outcome {
+        self.hash(self.oracle.committed().get());
+        Outcome {
+            seed,
+            events: self.events,
+            virtual_us: self.now,
+            elections: self.elections,
+            committed: self.oracle.committed().get(),
+            calls: self.history.calls.len() as u64,
+            faults: self.faults.to_vec(),
+            trace_hash: self.trace_hash,
+            coverage: self.coverage,
+            violation: self.oracle.violation,
+            trace: self.trace.map(Vec::from).unwrap_or_default(),
+        }
+    }
+}

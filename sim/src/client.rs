@@ -67,7 +67,7 @@ impl World {
                     },
                 );
             }
-            None => self.begin(number),
+            None => self.begin_call(number),
             Some(asking) => {
                 if !asking.answered {
                     client.leader = None;
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, number: usize) {
+    fn begin_call(&mut self, number: usize) {
         let invoked = self.moment();
         let give_up_at = self.now + self.rng.u64(400_000..6_000_000);
         let key = self.rng.u8(..KEYS);

@@ -27,6 +27,9 @@ mod process;
 mod swarm;
 mod world;
 
+pub mod crash_points;
+pub mod cuts;
+
 pub use coverage::{Coverage, Situation};
 pub use history::{
     Call, Effect, History, Violation as HistoryViolation, What, is_linearizable_by_search,

@@ -203,6 +203,20 @@ impl World {
     /// Starts the nodes and clients; then `events` with faults, then the recovery, then the
     /// verdict on what the clients saw.
     pub fn run(&mut self, events: u64) {
+        self.begin();
+        while self.events < events && self.oracle.violation.is_none() {
+            self.step();
+        }
+        if self.oracle.violation.is_none() {
+            self.recover();
+        }
+        if self.oracle.violation.is_none() {
+            self.judge();
+        }
+    }
+
+    /// Starts the nodes and clients.
+    pub(crate) fn begin(&mut self) {
         for place in 0..self.first_joiner {
             let id = self.nodes[place].id;
             self.start(id);
@@ -212,14 +226,14 @@ impl World {
             self.after(after, Event::ClientWakes { client, attempt: 0 });
         }
         self.after(400_000, Event::Mischief);
-        while self.events < events && self.oracle.violation.is_none() {
-            self.step();
-        }
-        if self.oracle.violation.is_none() {
-            self.recover();
-        }
-        if self.oracle.violation.is_none() {
-            self.judge();
+    }
+
+    /// No faults but those that its owner brings about.
+    pub(crate) fn make_calm(&mut self) {
+        self.calm = true;
+        self.links = Links::perfect();
+        for node in &mut self.nodes {
+            node.clock.set_rate(0, 100);
         }
     }
 
@@ -573,12 +587,10 @@ impl World {
         until.max().unwrap_or(0).saturating_sub(self.now)
     }
 
-    fn was_written_since(&self, token: u64) -> bool {
-        self.history.calls.last().is_some()
-            && self
-                .clients
-                .iter()
-                .any(|client| client.last_written >= token)
+    pub(crate) fn was_written_since(&self, token: u64) -> bool {
+        self.clients
+            .iter()
+            .any(|client| client.last_written >= token)
     }
 
     /// A leader serves, every member has applied all of its log, and no change is under way.

@@ -15,6 +15,7 @@
 //! Read next: [`World`] for how a run goes, [`oracle`](crate::oracle) for what must hold,
 //! `docs/simulation.md` for the faults, the situations and the figures.
 
+mod applying;
 mod client;
 mod clock;
 mod coverage;
@@ -24,8 +25,11 @@ mod node;
 mod options;
 mod oracle;
 mod process;
+mod serving;
+mod snapshots;
 mod swarm;
 mod world;
+mod writing;
 
 pub mod crash_points;
 pub mod cuts;

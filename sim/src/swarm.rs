@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::world::{ELECTION_TIMEOUT_US, Event, World};
 
 /// The kinds of mischief, by name.
-pub const FAULTS: [&str; 17] = [
+pub const FAULTS: [&str; 20] = [
     "crash",
     "power cut in the middle of a write",
     "all crash",
@@ -33,10 +33,18 @@ pub const FAULTS: [&str; 17] = [
     "change of members",
     "handover",
     "restart in order",
+    "a new leader crashes at once",
+    "two nodes lose each other",
+    "trouble in the middle of a change or a handover",
 ];
 
 const MEMBERS: usize = 14;
 const HANDOVER: usize = 15;
+const NEW_LEADER_CRASHES: usize = 17;
+const PAIR: usize = 18;
+const TROUBLE: usize = 19;
+/// What makes trouble: crashes and cuts.
+const TROUBLES: [usize; 6] = [0, 3, 4, 5, 16, PAIR];
 
 /// The mischief of one run.
 #[derive(Clone, Debug)]
@@ -104,7 +112,7 @@ pub(crate) struct Tuning {
 
 impl Tuning {
     pub(crate) fn draw(rng: &mut fastrand::Rng, _swarm: &Swarm) -> Self {
-        let lease = (rng.u8(..3) == 0).then(|| Lease {
+        let lease = rng.bool().then(|| Lease {
             max_drift_percent: rng.u64(10..=40),
         });
         let clock_rates_percent = match lease {
@@ -118,11 +126,15 @@ impl Tuning {
         };
         Self {
             segment_bytes: rng.usize(2_048..16_384),
-            message_bytes: rng.usize(200..4_000),
+            message_bytes: if rng.u8(..3) == 0 {
+                1
+            } else {
+                rng.usize(200..4_000)
+            },
             window: rng.usize(1..=6),
             retained_bytes: if rng.bool() { 0 } else { rng.usize(..4_000) },
             snapshot_log_bytes: rng.usize(3_000..40_000),
-            chunk_bytes: rng.usize(100..3_000),
+            chunk_bytes: rng.usize(50..800),
             lease,
             clock_rates_percent,
             think_us: if rng.bool() {
@@ -189,7 +201,12 @@ impl World {
         let node = &self.nodes[place(id)];
         let (disk, runs) = (node.disk.clone(), node.process.is_some());
         match kind {
-            0 | 16 if runs => self.crash(id),
+            0 if runs => self.crash(id),
+            16 if runs => {
+                self.crash(id);
+                let after = self.rng.u64(500..20_000);
+                self.after(after, Event::Restart { node: id });
+            }
             1 if runs => {
                 disk.power_off_after(self.rng.u64(..20));
                 self.coverage.met(Situation::PowerLostMidWrite);
@@ -200,9 +217,13 @@ impl World {
                     self.crash(other);
                 }
             }
+            PAIR => {
+                let other = self.rng.usize(..self.nodes.len());
+                self.cut(|_, a, b| (a, b) == (place(id), other));
+            }
             3 => self.cut(|_, a, b| a == place(id) || b == place(id)),
             4 => self.cut(|rng, a, b| a < b && rng.bool()),
-            5 => self.cut(|rng, _, _| rng.u8(..4) == 0),
+            5 => self.cut_one_way(),
             6 if runs => self.pause_node(id),
             7 => {
                 self.nodes[place(id)].sync_us = (20_000, 300_000);
@@ -252,6 +273,17 @@ impl World {
         true
     }
 
+    /// A node has just been elected: it may be the worst moment to crash (Fig. 8).
+    pub(crate) fn on_new_leader(&mut self, id: NodeId) {
+        let kinds = &self.swarm.kinds;
+        if !self.calm && kinds.contains(&NEW_LEADER_CRASHES) && self.rng.u8(..3) > 0 {
+            let life = self.nodes[place(id)].life;
+            let after = self.rng.u64(..12_000);
+            self.faults[NEW_LEADER_CRASHES] += 1;
+            self.after(after, Event::Crash { node: id, life });
+        }
+    }
+
     /// Cuts the links for which `which` says so, both of a pair where it says so of either, and heals
     /// them after a while.
     fn cut(&mut self, which: impl Fn(&mut fastrand::Rng, usize, usize) -> bool) {
@@ -259,13 +291,49 @@ impl World {
             for b in 0..self.nodes.len() {
                 if which(&mut self.rng, a, b) {
                     self.links.cut(a, b);
-                    if a < b && self.rng.u8(..8) > 0 {
+                    if a != b && self.rng.u8(..8) > 0 {
                         self.links.cut(b, a);
                     }
                 }
             }
         }
         self.relief_after(4_000_000, Relief::Links);
+    }
+
+    fn cut_one_way(&mut self) {
+        for a in 0..self.nodes.len() {
+            for b in 0..self.nodes.len() {
+                if self.rng.u8(..4) == 0 {
+                    self.links.cut(a, b);
+                }
+            }
+        }
+        self.relief_after(4_000_000, Relief::Links);
+    }
+
+    /// A change or a handover has begun: what hits it now hits it in the middle.
+    fn make_trouble_soon(&mut self) {
+        if self.rng.bool() {
+            let after = self.rng.u64(..6_000);
+            self.after(after, Event::Trouble);
+        }
+    }
+
+    pub(crate) fn make_trouble(&mut self) {
+        if self.calm {
+            return;
+        }
+        let kind = TROUBLES[self.rng.usize(..TROUBLES.len())];
+        let id = NodeId::new(self.rng.u64(..self.nodes.len() as u64));
+        let id = if self.rng.bool() {
+            self.leader().unwrap_or(id)
+        } else {
+            id
+        };
+        if self.do_mischief(kind, id) {
+            self.faults[TROUBLE] += 1;
+            self.note(|| format!("trouble: {} ({id})", FAULTS[kind]));
+        }
     }
 
     fn pause_node(&mut self, id: NodeId) {
@@ -305,6 +373,9 @@ impl World {
             self.coverage.met(Situation::ChangeRefused);
         }
         self.turn(leader);
+        if outcome.is_ok() {
+            self.make_trouble_soon();
+        }
         outcome.is_ok()
     }
 
@@ -328,6 +399,9 @@ impl World {
         let outcome = self.process(leader).raft.transfer_leadership(to);
         self.transfer_to = outcome.ok().or(self.transfer_to);
         self.turn(leader);
+        if outcome.is_ok() {
+            self.make_trouble_soon();
+        }
         outcome.is_ok()
     }
 
@@ -364,10 +438,7 @@ impl World {
 
     /// Nothing bad is going on any more, and nothing that was planned comes.
     pub(crate) fn end_mischief(&mut self) {
-        self.links.heal();
-        self.links.loss = 0;
-        self.links.repetition = 0;
-        self.links.stragglers = 0;
+        self.links = Links::perfect();
         for at in 0..self.nodes.len() {
             let id = self.nodes[at].id;
             self.relieve(Relief::Disk(id));

@@ -64,6 +64,12 @@ pub(crate) enum Event {
     },
     /// The swarm's next mischief.
     Mischief,
+    /// Mischief at the worst moment.
+    Trouble,
+    Crash {
+        node: NodeId,
+        life: u64,
+    },
     /// One that has a natural end is over.
     Relief {
         relief: Relief,
@@ -273,8 +279,10 @@ impl World {
             | Event::Lost { node, .. }
             | Event::DiskDone { node, .. } => Some(node),
             Event::Restart { .. }
+            | Event::Crash { .. }
             | Event::ClientWakes { .. }
             | Event::Mischief
+            | Event::Trouble
             | Event::Relief { .. } => None,
         }
     }
@@ -311,6 +319,7 @@ impl World {
                 self.process(node).raft.unreachable(to);
                 self.turn(node);
             }
+            Event::Crash { node, life } if self.lives(node, life) => self.crash(node),
             Event::Restart { node } => {
                 if !self.runs(node) && self.nodes[place(node)].restarts {
                     self.start(node);
@@ -318,10 +327,12 @@ impl World {
             }
             Event::ClientWakes { client, attempt } => self.client_wakes(client, attempt),
             Event::Mischief => self.mischief(),
+            Event::Trouble => self.make_trouble(),
             Event::Relief { relief } => self.relieve(relief),
             Event::Tick { .. }
             | Event::DiskDone { .. }
             | Event::TakeSnapshot { .. }
+            | Event::Crash { .. }
             | Event::Lost { .. } => {}
         }
     }
@@ -427,7 +438,10 @@ impl World {
         let (least, most) = self.links.delay_us;
         let mut takes = self.rng.u64(least..=most);
         if self.happens(self.links.stragglers) {
-            takes *= self.rng.u64(2..60);
+            takes = match self.rng.u8(..4) {
+                0 => self.rng.u64(..CALL_TIMEOUT_US),
+                _ => takes * self.rng.u64(2..60),
+            };
         }
         let packet = self.packets.insert(packet);
         self.after(takes, Event::Deliver { packet });

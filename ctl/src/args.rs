@@ -54,9 +54,9 @@ Examples:
   kvctl wal dump data/node0              a line for each record
   kvctl wal dump data/node0 --json | jq 'select(.kind == \"hard-state\")'
 
-DIR is the directory of one node, which must not run; while this looks, none starts in it. Nothing is
-changed. For the log of a node that runs, give --live: its last records may look cut off, because the
-node is writing them.
+DIR is the directory of one node, which must not run; while this looks, none starts in it.
+Nothing is changed. For the log of a node that runs, give --live: its last records may look
+cut off, because the node is writing them.
 
 Exit status: 0 done, and for verify: a start would accept the log; 1 failed; 2 wrong usage.";
 

@@ -61,7 +61,7 @@ pub use self::command::{Command, LogTime, Op, RequestId, SessionId, Writer};
 pub use self::engine::{Engine, EngineError, EngineView, MemoryEngine, MemoryView, Pair};
 pub use self::log_clock::LogClock;
 pub use self::outcome::{Outcome, Refusal, Reply};
-pub use self::server::{KvServer, KvServerOptions, ServerError, StartError};
+pub use self::server::{Handover, KvServer, KvServerOptions, ServerError, StartError};
 pub use self::session::{MAX_CLIENT_ID_BYTES, MAX_REPLIES_PER_SESSION};
 pub use self::snapshot::{RestoreError, Snapshot, SnapshotError};
 pub use self::state_machine::{Applied, ApplyError, Digest, StateMachine, StateMachineOptions};

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use proto::kv::KvServerRpcService;
 use proto::membership::ClusterRpcService;
 use proto::raft::RaftRpcService;
 use raft::{
-    ClusterService, FatalError, NodeHandle, NodeOptions, NodeStatus, RaftNode, RaftService,
+    ClusterService, FatalError, NodeHandle, NodeId, NodeOptions, NodeStatus, RaftNode, RaftService,
+    Role, TransferError, TransferFailure,
 };
 use rpc::{EventLoops, Limits, ProviderError, ProviderHandle, ProviderOptions, RpcProvider};
 
@@ -110,6 +111,19 @@ pub enum ServerError {
     /// The applier panicked.
     #[error("the applier panicked; see its message above")]
     Panic,
+}
+
+/// How [`KvServer::hand_over`] ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// This node does not lead.
+    NotLeading,
+    /// That node leads now.
+    To(NodeId),
+    /// This node leads on, for that reason.
+    Failed(TransferFailure),
+    /// It had not ended within the limit.
+    Unfinished,
 }
 
 /// A running node of the store. Dropping it stops it.
@@ -221,6 +235,26 @@ impl KvServer {
     #[must_use]
     pub fn stopped(&self) -> &Receiver<()> {
         &self.stopped
+    }
+
+    /// As leader: hands leadership to `to`, or to whoever is nearest, and waits until another leads,
+    /// for `limit` at most (thesis §3.10). Before a stop it spares the clients an election.
+    pub fn hand_over(&self, to: Option<NodeId>, limit: Duration) -> Handover {
+        if self.status().role != Role::Leader {
+            return Handover::NotLeading;
+        }
+        let (answer, answered) = bounded(1);
+        self.handle.transfer_leadership(to, move |outcome| {
+            let _ = answer.send(outcome); // nobody waits any longer
+        });
+        match answered.recv_timeout(limit) {
+            Ok(Ok(leader)) => Handover::To(leader),
+            Ok(Err(TransferFailure::Refused(TransferError::NotLeader { .. }))) => {
+                Handover::NotLeading
+            }
+            Ok(Err(failure)) => Handover::Failed(failure),
+            Err(_) => Handover::Unfinished,
+        }
     }
 
     /// Stops in order: refuses the requests that wait and those that still come, finishes the write

@@ -3,6 +3,9 @@
 //! Alone (`--node I`) it runs until SIGINT or SIGTERM. Under a launcher it runs until its standard
 //! input ends, which the launcher's death brings about as surely as its will; a SIGINT that the
 //! terminal sends to the whole group is then the launcher's business.
+//!
+//! A leader that is asked to stop hands leadership over first, so that its clients wait for no
+//! election. Not where too few are left to have a leader: the launcher's [`Farewell`] tells.
 
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
@@ -11,13 +14,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, select};
-use kvserver::{KvServer, KvServerOptions};
+use kvserver::{Handover, KvServer, KvServerOptions};
 use proto::cluster::ClusterFile;
-use raft::{NodeId, NodeOptions};
+use raft::{Membership, NodeId, NodeOptions};
 use rpc::EventLoops;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cli::{Cli, node_dir};
 use crate::failure::Failure;
@@ -26,6 +29,47 @@ use crate::supervisor::SAME_REQUEST;
 /// How long a node may take to stop in order; then it ends as it would in a crash, which loses nothing
 /// that was acknowledged.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a leader may take to hand over before it stops all the same.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Bytes of a farewell at most.
+const MAX_FAREWELL_BYTES: usize = 64;
+
+/// What a launcher writes to its nodes before it ends their input: that it stops all of its nodes,
+/// those numbered below `nodes`. Nodes that were added later run elsewhere and may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Farewell {
+    pub(crate) nodes: usize,
+}
+
+/// Why a node stops.
+struct Asked {
+    by: &'static str,
+    /// With it, as far as it was told.
+    farewell: Option<Farewell>,
+}
+
+impl Farewell {
+    /// As a line of text.
+    pub(crate) fn line(self) -> String {
+        format!("stop {}\n", self.nodes)
+    }
+
+    fn parse(said: &[u8]) -> Option<Self> {
+        let said = std::str::from_utf8(said).ok()?;
+        let nodes = said.strip_prefix("stop ")?.strip_suffix('\n')?;
+        nodes.parse().ok().map(|nodes| Self { nodes })
+    }
+
+    /// A voter that goes on when those of the farewell stop, if enough of them do to have a leader.
+    fn survivor(self, members: &Membership) -> Option<NodeId> {
+        let voters = members.voters();
+        let mut left = voters.iter().filter(|node| node.get() >= self.nodes as u64);
+        let is_majority = left.clone().count() > voters.len() / 2;
+        left.next().copied().filter(|_| is_majority)
+    }
+}
 
 /// Runs node `node` of the file that `cli` names until it is asked to stop or cannot go on.
 pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
@@ -49,11 +93,12 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
         recv(ended) -> asked => asked.ok(),
         recv(server.stopped()) -> _ => None,
     };
-    if let Some(by) = asked {
-        info!(by, "stopping");
-    }
     // Also where it ended by itself: the disk that failed may hang what is left of it.
     end_without_delay_after(STOP_LIMIT);
+    if let Some(asked) = &asked {
+        info!(by = asked.by, "stopping");
+        hand_over(&server, asked.farewell);
+    }
     match server.shutdown() {
         Ok(()) if asked.is_some() => Ok(()),
         Ok(()) => Err(Failure::failed(
@@ -74,6 +119,20 @@ fn start(node: usize, cluster: &ClusterFile, cli: &Cli) -> Result<KvServer, Fail
         .map_err(|error| Failure::failed(one_line(&error)))
 }
 
+/// Leaves the cluster with a leader, where it can have one without this node.
+fn hand_over(server: &KvServer, farewell: Option<Farewell>) {
+    let to = farewell.map(|farewell| farewell.survivor(&server.status().membership));
+    if to == Some(None) {
+        return;
+    }
+    match server.hand_over(to.flatten(), HANDOVER_LIMIT) {
+        Handover::NotLeading => {}
+        Handover::To(leader) => info!(%leader, "handed leadership over"),
+        Handover::Failed(error) => warn!(%error, "stops as leader"),
+        Handover::Unfinished => warn!("stops as leader: handing over takes too long"),
+    }
+}
+
 /// An error and its causes in one line. Some texts quote their cause already.
 fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -90,7 +149,7 @@ fn one_line(error: &dyn Error) -> String {
 
 /// Asks for the end on SIGTERM, and on SIGINT unless that is the launcher's business. A second time ends
 /// the process at once.
-fn watch_signals(supervised: bool, ends: Sender<&'static str>) -> io::Result<()> {
+fn watch_signals(supervised: bool, ends: Sender<Asked>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new()
         .name("signals".to_owned())
@@ -109,30 +168,38 @@ fn watch_signals(supervised: bool, ends: Sender<&'static str>) -> io::Result<()>
                 } else {
                     "SIGINT"
                 };
-                let _ = ends.try_send(by); // full: it has been asked already
+                let asked = Asked { by, farewell: None };
+                let _ = ends.try_send(asked); // full: it has been asked already
             }
         })?;
     Ok(())
 }
 
 /// Asks for the end when standard input ends: only the launcher holds its other side.
-fn watch_stdin(ends: Sender<&'static str>) -> io::Result<()> {
+fn watch_stdin(ends: Sender<Asked>) -> io::Result<()> {
     thread::Builder::new()
         .name("launcher".to_owned())
         .spawn(move || {
             let mut stdin = io::stdin().lock();
-            let mut ignored = [0; 256];
+            let mut said = Vec::new();
+            let mut more = [0; 256];
             loop {
-                match stdin.read(&mut ignored) {
+                match stdin.read(&mut more) {
                     Ok(0) => break,
-                    Ok(_) => {}
+                    Ok(read) => {
+                        let room = MAX_FAREWELL_BYTES - said.len();
+                        said.extend_from_slice(&more[..read.min(room)]);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => break,
                 }
             }
             // Also where the node never got as far as waiting for this, or hangs while it starts.
             end_without_delay_after(STOP_LIMIT);
-            let _ = ends.send("the launcher");
+            let _ = ends.send(Asked {
+                by: "the launcher",
+                farewell: Farewell::parse(&said),
+            });
         })?;
     Ok(())
 }
@@ -170,6 +237,34 @@ mod tests {
             text,
             source: source.map(Box::new),
         }
+    }
+
+    #[test]
+    fn a_farewell_says_who_stops_and_nothing_else_is_one() {
+        let farewell = Farewell { nodes: 12 };
+        assert_eq!(Farewell::parse(farewell.line().as_bytes()), Some(farewell));
+        for other in [
+            "",
+            "stop 12",
+            "stop \n",
+            "stop -1\n",
+            "stop 1\nstop 2\n",
+            "x\n",
+        ] {
+            assert_eq!(Farewell::parse(other.as_bytes()), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_farewell_leaves_a_leader_only_to_a_majority() {
+        let members = |ids: &[u64]| {
+            let members = ids.iter().map(|id| (NodeId::new(*id), format!("h:{id}")));
+            Membership::of_voters(members).unwrap()
+        };
+        let survivor = |ids: &[u64]| Farewell { nodes: 3 }.survivor(&members(ids));
+        assert_eq!(survivor(&[0, 1, 2]), None);
+        assert_eq!(survivor(&[1, 2, 3, 4]), None, "two of four are no majority");
+        assert_eq!(survivor(&[2, 3, 4]), Some(NodeId::new(3)));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! One thread (the caller's) owns the child processes and takes one event after another. A node that
 //! ends is not started again: whoever studies failures decides when it comes back.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::Cli;
 use crate::failure::Failure;
 use crate::layout::{Layout, counted};
+use crate::node::Farewell;
 use crate::output::{Output, Stream};
 use crate::ready::{self, News};
 
@@ -229,8 +230,13 @@ impl Supervisor {
             }
             return;
         }
+        let nodes = self.nodes.len();
         for node in &mut self.nodes {
-            drop(node.child.stdin.take()); // the node sees the end of its input and stops
+            if let Some(mut stdin) = node.child.stdin.take() {
+                // It fits into the pipe; one that is gone needs no farewell. Dropped: the node sees
+                // the end of its input and stops.
+                let _ = stdin.write_all(Farewell { nodes }.line().as_bytes());
+            }
         }
         self.stopping = Some(Stopping {
             asked_at: now,

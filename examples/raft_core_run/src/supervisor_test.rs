@@ -86,6 +86,7 @@ fn a_stop_ends_the_nodes_by_ending_their_input() {
     scripts.events.send(Event::Signal).unwrap();
     let (outcome, text) = scripts.supervise();
     assert_eq!(outcome, Ok(()));
+    assert!(text.contains("[node 0] stop 2\n"), "{text}");
     assert!(text.contains("[node 0] bye\n"), "{text}");
     assert!(text.contains("node 1 stopped: exit code 7\n"), "{text}");
 }
@@ -114,7 +115,7 @@ fn a_second_signal_kills_at_once() {
 /// timeout(1) signals its command and then the group, command included.
 #[test]
 fn one_request_that_arrives_twice_kills_nothing() {
-    let mut scripts = Scripts::start(&["cat; exit 7"]);
+    let mut scripts = Scripts::start(&["cat >/dev/null; exit 7"]);
     let now = Instant::now();
     for after_ms in [0, 0, 249] {
         let at = now + Duration::from_millis(after_ms);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::history::Recorder;
 use crate::harness::linearizable::check;
-use crate::harness::{Cluster, eventually, seed};
+use crate::harness::{Cluster, seed};
 
 /// Short enough that some calls end with their outcome unknown while there is no leader.
 const CALL_TIMEOUT: Duration = Duration::from_millis(400);
@@ -15,12 +15,7 @@ fn every_history_is_linearizable() {
     let mut random = fastrand::Rng::with_seed(seed("linearizability"));
     let mut cluster = Cluster::with_knobs(3, &["--snapshot-log-bytes=131072"]);
     let recorder = Recorder::start(&cluster, 8, CALL_TIMEOUT, random.u64(..));
-    let progress = |more: u64| {
-        let goal = recorder.count() + more;
-        eventually("further operations", || {
-            (recorder.count() >= goal).then_some(())
-        });
-    };
+    let progress = |more: u64| recorder.progress(more);
     for _ in 0..3 {
         progress(random.u64(500..1_500));
         let leader = cluster.leader();

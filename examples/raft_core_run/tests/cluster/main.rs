@@ -26,3 +26,4 @@ mod launch;
 mod leader_loss;
 mod linearizability;
 mod pauses;
+mod rolling;

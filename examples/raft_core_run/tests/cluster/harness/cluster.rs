@@ -185,6 +185,23 @@ impl Cluster {
         process.expect("the node was started").kill();
     }
 
+    /// SIGTERM, and the node's end, which must be in order. Yields what it printed.
+    pub(crate) fn stop(&mut self, node: usize) -> String {
+        let mut process = self.nodes[node].process.take();
+        let process = process.as_mut().expect("the node was started");
+        process.signal(Signal::TERM);
+        let status = process.wait();
+        let output = process.output();
+        assert!(status.success(), "node {node} ended with {status}");
+        output
+    }
+
+    /// What `node` has printed since its latest start.
+    pub(crate) fn output(&self, node: usize) -> String {
+        let process = self.nodes[node].process.as_ref();
+        process.expect("the node was started").output()
+    }
+
     /// `kill -9` of all that run, as nearly at once as a machine can.
     pub(crate) fn kill_all(&mut self) {
         for node in &self.nodes {

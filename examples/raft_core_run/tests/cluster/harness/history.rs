@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clerk::Clerk;
 
 use super::cluster::Cluster;
-use super::linearizable::{Operation, What};
+use super::linearizable::{Operation, What, check};
+use super::wait::eventually;
 
 /// Keys in use at one time: few, so that clients meet.
 const KEYS: u64 = 3;
@@ -20,6 +21,7 @@ const OPERATIONS_PER_EPOCH: u64 = 2_000;
 pub(crate) struct Recorder {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<Operation>>>,
 }
 
@@ -28,23 +30,55 @@ impl Recorder {
     pub(crate) fn start(cluster: &Cluster, clients: usize, timeout: Duration, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
+        let failed = Arc::new(AtomicU64::new(0));
         let begun = Instant::now();
         let clients = (0..clients).map(|client| {
             let clerk = cluster.clerk(seed ^ client as u64).with_timeout(timeout);
-            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            let (stop, count, failed) =
+                (Arc::clone(&stop), Arc::clone(&count), Arc::clone(&failed));
             let random = fastrand::Rng::with_seed(seed.wrapping_add(client as u64));
-            thread::spawn(move || record(&stop, &count, &clerk, client, begun, random))
+            thread::spawn(move || {
+                let history = record(&stop, &count, &clerk, client, begun, random);
+                failed.fetch_add(history.failed, Ordering::Relaxed);
+                history.operations
+            })
         });
         Self {
             clients: clients.collect(),
             stop,
             count,
+            failed,
         }
     }
 
     /// How many operations have begun.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits for `more` further operations to begin.
+    pub(crate) fn progress(&self, more: u64) {
+        let goal = self.count() + more;
+        eventually("further operations", || {
+            (self.count() >= goal).then_some(())
+        });
+    }
+
+    /// As [`finish`](Self::finish), where no operation may have failed and the history must be
+    /// linearizable.
+    pub(crate) fn finish_without_failures(self) {
+        let failed = Arc::clone(&self.failed);
+        self.finish_linearizable();
+        assert_eq!(failed.load(Ordering::Relaxed), 0, "failed operations");
+    }
+
+    /// As [`finish`](Self::finish), and checks the history.
+    pub(crate) fn finish_linearizable(self) {
+        let history = self.finish();
+        println!("a history of {} operations", history.len());
+        if let Err(violation) = check(history) {
+            panic!("{violation}");
+        }
     }
 
     /// The history of all clients, once each has ended its last operation.
@@ -57,6 +91,13 @@ impl Recorder {
     }
 }
 
+/// What one client has to tell.
+struct Recorded {
+    operations: Vec<Operation>,
+    /// Those that ended with an error.
+    failed: u64,
+}
+
 fn record(
     stop: &AtomicBool,
     count: &AtomicU64,
@@ -64,8 +105,9 @@ fn record(
     client: usize,
     begun: Instant,
     mut random: fastrand::Rng,
-) -> Vec<Operation> {
+) -> Recorded {
     let mut history = Vec::new();
+    let mut failed = 0;
     while !stop.load(Ordering::Relaxed) {
         let number = count.fetch_add(1, Ordering::Relaxed);
         let key = format!("h{}/{}", number / OPERATIONS_PER_EPOCH, random.u64(..KEYS));
@@ -95,6 +137,7 @@ fn record(
                 )
             }
         };
+        failed += u64::from(!matches!(ended, Some((_, Some(_)))));
         if let Some((what, returned)) = ended {
             history.push(Operation {
                 client,
@@ -105,7 +148,10 @@ fn record(
             });
         }
     }
-    history
+    Recorded {
+        operations: history,
+        failed,
+    }
 }
 
 /// A write that is said to be certainly not done is left out: were it done, its value would be seen.

@@ -20,7 +20,8 @@ jobs=${JOBS:-2}
 rm -rf "$tree"
 mkdir -p "$tree"
 # The tree as it is, committed or not, without what git ignores.
-(cd "$root" && git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$tree")
+(cd "$root" && git ls-files -co --exclude-standard -z |
+    tar --create --null --files-from=- --ignore-failed-read --file=- 2>/dev/null) | tar --extract --directory="$tree" --file=-
 
 # The copy lies inside the repository, whose own index must not be asked.
 plant() {

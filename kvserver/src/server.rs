@@ -239,6 +239,7 @@ impl KvServer {
 
     /// As leader: hands leadership to `to`, or to whoever is nearest, and waits until another leads,
     /// for `limit` at most (thesis §3.10). Before a stop it spares the clients an election.
+    #[must_use = "whether another leads now"]
     pub fn hand_over(&self, to: Option<NodeId>, limit: Duration) -> Handover {
         if self.status().role != Role::Leader {
             return Handover::NotLeading;

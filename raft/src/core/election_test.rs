@@ -601,3 +601,22 @@ fn a_restored_state_that_contradicts_itself_is_refused() {
         })
     );
 }
+
+/// Thesis §6.4.1: the leader may answer reads on the strength of a heartbeat that we heard, whatever
+/// term we enter meanwhile.
+#[test]
+fn a_leader_heard_lately_counts_in_a_newer_term_too() {
+    let mut bench = Bench::new(3);
+    bench.step(N2, heartbeat(1, LogId::ZERO, 0));
+    bench.step(N3, vote(2, false, true)); // a late answer tells of term 2
+    assert_eq!(
+        (bench.raft.term(), bench.raft.leader()),
+        (Term::new(2), None)
+    );
+    let refused = bench.answer(N3, ask_vote(2, LogId::ZERO));
+    assert_eq!(refused, Some(vote(2, false, false)));
+    bench.pass(300);
+    bench.step(N3, ask_vote(2, LogId::ZERO));
+    bench.sync();
+    assert!(bench.said().contains(&vote(2, true, false)));
+}

@@ -27,6 +27,7 @@ fn calls_for_another_node_or_cluster_are_refused_and_change_nothing() {
             last_log_index: 1_000,
             last_log_term: term.get() + 999,
             pre_vote: false,
+            transfer: false,
         };
         stub.request_vote(&mut RpcController::with_timeout(HANG_GUARD), &args)
     };

@@ -613,6 +613,7 @@ fn a_leader_heard_lately_counts_in_a_newer_term_too() {
         (bench.raft.term(), bench.raft.leader()),
         (Term::new(2), None)
     );
+    bench.sync();
     let refused = bench.answer(N3, ask_vote(2, LogId::ZERO));
     assert_eq!(refused, Some(vote(2, false, false)));
     bench.pass(300);

@@ -1,14 +1,14 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, ValueEnum};
 use proto::cluster::MAX_NODES;
-use raft::NodeOptions;
+use raft::{Lease, NodeOptions};
 use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
@@ -23,6 +23,8 @@ Examples:
   raft_core_run -n 3                        again: the same addresses, the same data
   raft_core_run -n 5 --fresh                five empty nodes; the old data is moved aside
   raft_core_run --node 1                    brings node 1 back after it died, or runs one node a host
+  raft_core_run --node 3 --join 127.0.0.1:29016               adds a node to a running cluster
+  raft_core_run --node 3 --join 127.0.0.1:29016 --replace 1   puts it in the place of node 1
   raft_core_run -n 1 -f /tmp/a.conf --log debug
 
 Stop it with Ctrl+C: every node stops in order. Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage.";
@@ -64,12 +66,42 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "I", conflicts_with = "nodes")]
     node: Option<usize>,
 
+    #[command(flatten)]
+    pub(crate) one: OneNode,
+
     /// Stop when standard input ends: how the launcher runs its nodes
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
 
     #[command(flatten)]
     pub(crate) knobs: Knobs,
+}
+
+/// Where a single node comes from.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct OneNode {
+    /// With --node: let a new node, under a number never used, join the cluster of which a member
+    /// listens there
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "nodes")]
+    pub(crate) join: Option<SocketAddr>,
+
+    /// With --join: take the place of node OLD, which is then no member any longer
+    #[arg(long, value_name = "OLD", requires = "join")]
+    pub(crate) replace: Option<u64>,
+
+    /// With --join: stay a learner, which has no vote, until `kvctl cluster promote` makes it a voter
+    #[arg(long, requires = "join", conflicts_with = "replace")]
+    pub(crate) learner: bool,
+
+    /// With --node: listen there [default: its address in FILE; elsewhere, where it listened before; for
+    /// a new node, the first free port from --base-port up, at the address that reaches the cluster]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "nodes")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// With --node: start on an empty directory though the cluster has been used. Only where the node
+    /// has never run: it must not vote on votes it has forgotten
+    #[arg(long, conflicts_with_all = ["nodes", "join"])]
+    pub(crate) start_empty: bool,
 }
 
 /// What is handed on to each node. What is not given is the node's own default.
@@ -91,6 +123,13 @@ pub(crate) struct Knobs {
     #[arg(long, value_name = "MIN-MAX", help_heading = "Node options", value_parser = millisecond_range)]
     pub(crate) election_timeout_ms: Option<(u64, u64)>,
 
+    /// Let a leader answer reads without asking the others, for as long as none can have been elected;
+    /// on all nodes or on none. Reads are then right only while no node's clock gains more than PERCENT
+    /// on another's over an election timeout [default: off; --lease alone: 10]
+    #[arg(long, value_name = "PERCENT", help_heading = "Node options", num_args = 0..=1, require_equals = true,
+          default_missing_value = "10", value_parser = clap::value_parser!(u64).range(0..=99))]
+    pub(crate) lease: Option<u64>,
+
     /// off, error, warn, info, debug or trace [default: `RUST_LOG`, else info]
     #[arg(long, value_name = "LEVEL", help_heading = "Node options")]
     pub(crate) log: Option<LevelFilter>,
@@ -103,6 +142,9 @@ impl Knobs {
         if let Some(bytes) = self.snapshot_log_bytes {
             node.snapshot_log_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             node.retained_log_bytes = node.retained_log_bytes.min(node.snapshot_log_bytes / 8);
+        }
+        if let Some(max_drift_percent) = self.lease {
+            node.lease = Some(Lease { max_drift_percent });
         }
         if let Some(ms) = self.heartbeat_ms {
             node.heartbeat = Duration::from_millis(ms);
@@ -198,6 +240,7 @@ impl Cli {
             snapshot_log_bytes,
             heartbeat_ms,
             election_timeout_ms,
+            lease,
             log,
         } = &self.knobs;
         if let Some(Engine::Skiplist) = engine {
@@ -211,6 +254,9 @@ impl Cli {
         }
         if let Some((min, max)) = election_timeout_ms {
             option("election-timeout-ms", &format!("{min}-{max}"));
+        }
+        if let Some(percent) = lease {
+            option("lease", &percent.to_string());
         }
         if let Some(level) = log {
             option("log", &level.to_string());
@@ -303,7 +349,7 @@ mod tests {
     #[test]
     fn a_node_is_given_every_knob_of_its_launcher() {
         let line = "raft_core_run -n 3 -f -odd.conf --engine skiplist --snapshot-log-bytes 4096 --heartbeat-ms 10 \
-                    --election-timeout-ms 100-200 --log debug";
+                    --election-timeout-ms 100-200 --lease --log debug";
         let line = line.replace("-f -odd", "--file=-odd");
         let Ok(Asked::Cluster(3, launcher)) = parse(&line) else {
             panic!("a cluster")
@@ -316,6 +362,7 @@ mod tests {
         assert!(node.supervised);
         assert_eq!(node.knobs, launcher.knobs);
         assert_eq!(node.knobs.election_timeout_ms, Some((100, 200)));
+        assert_eq!(node.knobs.lease, Some(10));
         assert_eq!(
             (&node.file, node.data_dir()),
             (&launcher.file, launcher.data_dir())
@@ -345,6 +392,17 @@ mod tests {
             ("raft_core_run -f a.conf", "-n <N>"),
             ("raft_core_run -n 3 --node 1", "cannot be used with"),
             ("raft_core_run --node 1 --fresh", "cannot be used with"),
+            (
+                "raft_core_run -n 3 --join 127.0.0.1:1",
+                "cannot be used with",
+            ),
+            ("raft_core_run --node 3 --replace 1", "--join"),
+            ("raft_core_run --node 3 --join here", "--join"),
+            (
+                "raft_core_run --node 3 --join 127.0.0.1:1 --start-empty",
+                "cannot be used with",
+            ),
+            ("raft_core_run -n 3 --lease=100", "--lease"),
             ("raft_core_run -n 3 --nod 1", "similar argument"),
             ("raft_core_run -n 3 --engine lsm", "skiplist"),
             (

@@ -8,18 +8,28 @@
 //!     output    their lines, each under `[node I]`
 //!     ready     asks every node for its status until one of them leads
 //!   node        what such a child runs, and what `--node I` alone runs in the foreground
+//!     origin    with which members, identity and address it starts
+//!     home      what its directory says of that
+//!     wiped     that its directory was not lost
+//!     join      its way into a running cluster
+//!     contact   calls to that cluster
 //! ```
 //!
 //! A child ends when its standard input does. Only the launcher holds the other end, so its nodes end
 //! with it, however it ends.
 
 mod cli;
+mod contact;
 mod failure;
+mod home;
+mod join;
 mod layout;
 mod node;
+mod origin;
 mod output;
 mod ready;
 mod supervisor;
+mod wiped;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;

@@ -13,17 +13,18 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded, select};
-use kvserver::{Handover, KvServer, KvServerOptions};
-use proto::cluster::ClusterFile;
-use raft::{Membership, NodeId, NodeOptions};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use kvserver::{Handover, KvServer};
+use raft::{Membership, NodeId};
 use rpc::EventLoops;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
-use crate::cli::{Cli, node_dir};
+use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::join::Join;
+use crate::origin::{self, Origin};
 use crate::supervisor::SAME_REQUEST;
 
 /// How long a node may take to stop in order; then it ends as it would in a crash, which loses nothing
@@ -71,52 +72,67 @@ impl Farewell {
     }
 }
 
-/// Runs node `node` of the file that `cli` names until it is asked to stop or cannot go on.
+/// Runs node `node` as `cli` says until it is asked to stop or cannot go on.
 pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
-    let cluster =
-        ClusterFile::load(&cli.file).map_err(|error| Failure::failed(error.to_string()))?;
-    if node >= cluster.nodes.len() {
-        let (file, count) = (cli.file.display(), cluster.nodes.len());
-        let last = count - 1;
-        return Err(Failure::Usage(format!(
-            "{file} lists {count} nodes: give --node a number from 0 to {last}"
-        )));
-    }
+    let started = Instant::now();
+    let loops = EventLoops::start(1, "rpc").map_err(|error| no_thread(&error))?;
+    let Origin { mut options, join } = origin::of(node, cli, &loops, started)?;
+    options.node = cli.knobs.apply_to(options.node);
     let (ends, ended) = bounded(4);
     watch_signals(cli.supervised, ends.clone()).map_err(|error| no_thread(&error))?;
     if cli.supervised {
         watch_stdin(ends.clone()).map_err(|error| no_thread(&error))?;
     }
 
-    let server = start(node, &cluster, cli)?;
+    let server = KvServer::start(options).map_err(|error| Failure::failed(one_line(&error)))?;
+    let joining = join
+        .map(see_in)
+        .transpose()
+        .map_err(|error| no_thread(&error))?;
+    let (stopping, outsider) = joining.unzip();
+    let outsider = outsider.unwrap_or_else(never);
+    let mut stays_out = None;
     let asked = select! {
         recv(ended) -> asked => asked.ok(),
         recv(server.stopped()) -> _ => None,
+        recv(outsider) -> failure => {
+            stays_out = failure.ok();
+            None
+        }
     };
+    drop(stopping);
     // Also where it ended by itself: the disk that failed may hang what is left of it.
     end_without_delay_after(STOP_LIMIT);
     if let Some(asked) = &asked {
         info!(by = asked.by, "stopping");
         hand_over(&server, asked.farewell);
     }
-    match server.shutdown() {
-        Ok(()) if asked.is_some() => Ok(()),
-        Ok(()) => Err(Failure::failed(
-            "the node stopped by itself: start it again",
-        )),
-        Err(error) => Err(Failure::failed(one_line(&error))),
-    }
+    let failure = match server.shutdown() {
+        Ok(()) if asked.is_some() => return Ok(()),
+        Ok(()) => Failure::failed("the node stopped by itself: start it again"),
+        Err(error) => Failure::failed(one_line(&error)),
+    };
+    Err(stays_out.unwrap_or(failure))
 }
 
-/// Recovers the node and lets it serve. One event loop carries its clients and its peers.
-fn start(node: usize, cluster: &ClusterFile, cli: &Cli) -> Result<KvServer, Failure> {
-    let loops = EventLoops::start(1, "rpc").map_err(|error| no_thread(&error))?;
-    let dir = node_dir(&cli.data_dir(), node);
-    let id = NodeId::new(node as u64);
-    let options = NodeOptions::new(id, &cluster.nodes, cluster.cluster_id, dir, loops);
-    KvServerOptions::new(cli.knobs.apply_to(options))
-        .and_then(KvServer::start)
-        .map_err(|error| Failure::failed(one_line(&error)))
+/// Sees a new node in while it runs. Yields what stops that when it is dropped, and where a failure
+/// comes from.
+fn see_in(join: Join) -> io::Result<(Sender<()>, Receiver<Failure>)> {
+    let (running, stopped) = bounded(0);
+    let (failed, failure) = bounded(1);
+    thread::Builder::new()
+        .name("join".to_owned())
+        .spawn(move || {
+            let say = |text: &str| {
+                let _ = writeln!(io::stdout(), "{text}"); // a reader that went away wanted no more
+            };
+            if let Err(why) = join.run(&stopped, say) {
+                let _ = failed.send(why); // the node may have stopped meanwhile
+            } else {
+                let _ = stopped.recv(); // a receiver without a sender would look like a failure
+            }
+        })?;
+    Ok((running, failure))
 }
 
 /// Leaves the cluster with a leader, where it can have one without this node.
@@ -134,7 +150,7 @@ fn hand_over(server: &KvServer, farewell: Option<Farewell>) {
 }
 
 /// An error and its causes in one line. Some texts quote their cause already.
-fn one_line(error: &dyn Error) -> String {
+pub(crate) fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -217,7 +233,7 @@ fn end_without_delay_after(limit: Duration) {
     });
 }
 
-fn no_thread(error: &io::Error) -> Failure {
+pub(crate) fn no_thread(error: &io::Error) -> Failure {
     Failure::failed(format!("cannot start this node's threads: {error}"))
 }
 

@@ -25,5 +25,6 @@ mod harness;
 mod launch;
 mod leader_loss;
 mod linearizability;
+mod members;
 mod pauses;
 mod rolling;

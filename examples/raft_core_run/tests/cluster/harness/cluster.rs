@@ -11,6 +11,7 @@ use std::time::Duration;
 use clerk::{Clerk, ClerkOptions};
 use proto::cluster::ClusterFile;
 use proto::kv::{KvServerRpcStub, StatusArgs, StatusReply};
+use proto::membership::ClusterRpcStub;
 use rpc::{Backoff, ChannelOptions, RpcChannel, RpcController};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -169,6 +170,32 @@ impl Cluster {
         assert!(slot.process.is_none(), "node {node} runs already");
         slot.starts += 1;
         slot.process = Some(Process::start(&format!("node {node}"), command, &log));
+    }
+
+    /// Starts a new node that is to join the cluster of `member`, with these further options. Yields
+    /// its number. Started again, it is no different from the others.
+    pub(crate) fn join(&mut self, member: usize, options: &[&str]) -> usize {
+        let node = self.len();
+        let address = free_addresses(1)[0];
+        let member = self.file.nodes[member];
+        self.file.nodes.push(address);
+        self.nodes.push(Node {
+            process: None,
+            starts: 0,
+            stub: stub(address),
+        });
+        let mut command = self.node_command(node);
+        command
+            .arg(format!("--join={member}"))
+            .arg(format!("--listen={address}"))
+            .args(options);
+        self.start_node_by(node, command);
+        node
+    }
+
+    /// Asks `node` for changes of members.
+    pub(crate) fn operator(&self, node: usize) -> ClusterRpcStub {
+        ClusterRpcStub::new(RpcChannel::new(self.file.nodes[node]))
     }
 
     /// The process of a node that was started and not killed.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   kvctl rpc list 127.0.0.1:7788
   kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
+  kvctl cluster status 127.0.0.1:29016
   kvctl wal verify data/node0
   kvctl snapshot inspect data/node0/snapshot/0000000000000420-3.snap
   kvctl rpc --help
@@ -32,6 +34,20 @@ list, describe, call and bench ask the server's Reflection service, health its H
 server has to offer the builtin services. ping needs nothing.
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+const CLUSTER_EXAMPLES: &str = "\
+Examples:
+  kvctl cluster status 127.0.0.1:29016                    who is a member, who leads, who lags
+  kvctl cluster add 127.0.0.1:29016 3 127.0.0.1:29019     node 3, a learner at that address
+  kvctl cluster promote 127.0.0.1:29016 3                 it becomes a voter
+  kvctl cluster replace 127.0.0.1:29016 1 3               or takes the place of voter 1
+  kvctl cluster remove 127.0.0.1:29016 1                  node 1 is no member any longer
+  kvctl cluster transfer 127.0.0.1:29016 2                node 2 is to lead
+
+ADDR is any member: it is asked who leads. A node to be added is best started with
+`raft_core_run --node I --join ADDR`, which adds and promotes it by itself.
+
+Exit status: 0 done, 1 refused (with the reason) or failed, 2 wrong usage.";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -82,12 +98,70 @@ pub(crate) enum Area {
     /// Lists, describes, calls and measures the services of any server of the RPC layer.
     #[command(subcommand, after_help = RPC_EXAMPLES)]
     Rpc(Box<RpcCommand>),
+    /// Shows a cluster's members, and changes them.
+    #[command(subcommand, after_help = CLUSTER_EXAMPLES)]
+    Cluster(Box<ClusterCommand>),
     /// Looks into the write-ahead log of a node that does not run.
     #[command(subcommand, after_help = WAL_EXAMPLES)]
     Wal(WalCommand),
     /// Looks into a snapshot's file.
     #[command(subcommand, after_help = SNAPSHOT_EXAMPLES)]
     Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Prints the members: who leads, who has a vote, how far each one's log is.
+    Status {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Prints an object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds a learner, which receives the log and has no vote; or tells where a learner is now.
+    Add {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Its number, never used before in this cluster.
+        #[arg(value_name = "NODE")]
+        node: u64,
+        /// Where the others call it.
+        #[arg(value_name = "IP:PORT")]
+        address: SocketAddr,
+    },
+    /// Makes a learner that has caught up a voter.
+    Promote {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[arg(value_name = "NODE")]
+        node: u64,
+    },
+    /// Makes a voter or learner a member no longer.
+    Remove {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[arg(value_name = "NODE")]
+        node: u64,
+    },
+    /// Puts a learner that has caught up in a voter's place.
+    Replace {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// The voter.
+        #[arg(value_name = "OLD")]
+        old: u64,
+        /// The learner.
+        #[arg(value_name = "NEW")]
+        new: u64,
+    },
+    /// Has the leader hand over: to NODE, or to whoever is nearest.
+    Transfer {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[arg(value_name = "NODE")]
+        to: Option<u64>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,7 +282,7 @@ pub(crate) struct BenchArgs {
 }
 
 /// Which server, and what all calls to it have in common.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {
     /// The server, as HOST:PORT.
     #[arg(value_name = "ADDR")]

@@ -4,15 +4,18 @@
 //! args.rs ──► main.rs ──► look.rs: list, describe, call ──► reflection.rs ──► server.rs: the channel
 //!                │                    └──► json.rs, proto_text.rs                 ▲
 //!                ├──────► wellbeing.rs: ping, health ─────────────────────────────┤
+//!                ├──────► cluster.rs, cluster_status.rs: members ──────────────────┤
 //!                ├──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
 //!                └──────► wal.rs, snapshot.rs: a node's files, by raft::storage::inspect
 //! ```
 //!
-//! Of servers it knows no service beforehand: what a server serves and how its messages look it asks the
-//! server's Reflection service.
+//! But for `cluster`, which speaks the store's own `clusterRpc`, it knows no service beforehand: what a
+//! server serves and how its messages look it asks the server's Reflection service.
 
 mod args;
 mod bench;
+mod cluster;
+mod cluster_status;
 mod failure;
 mod json;
 mod load;
@@ -50,6 +53,7 @@ fn run() -> Result<(), Failure> {
     };
     match args.area {
         Area::Rpc(command) => rpc(*command),
+        Area::Cluster(command) => cluster::run(*command),
         Area::Wal(WalCommand::Dump { dir, json }) => wal::dump(&dir, json),
         Area::Wal(WalCommand::Verify { dir }) => wal::verify(&dir),
         Area::Snapshot(SnapshotCommand::Inspect { file, json }) => snapshot::inspect(&file, json),

@@ -53,6 +53,14 @@ impl Server {
         self.args.timeout
     }
 
+    /// Another server, called in the same way.
+    pub(crate) fn other(&self, addr: &str) -> Result<Server, Failure> {
+        Server::new(ServerArgs {
+            addr: addr.to_owned(),
+            ..self.args.clone()
+        })
+    }
+
     /// A connection of its own, on one of `loops`.
     pub(crate) fn another_channel(&self, loops: &EventLoops) -> RpcChannel {
         let options = ChannelOptions {

@@ -149,12 +149,12 @@ fn the_verdict_on_a_damaged_log_is_that_of_a_start() {
                 let dir = copy(node.path());
                 fs::write(dir.path().join(&segment), &damaged).unwrap();
                 let before = files(dir.path());
-                let context = format!("{} byte {at}, cut: {cut}", segment.display());
+                let place = format!("{} byte {at}, cut: {cut}", segment.display());
 
-                let directory = Directory::open(dir.path()).expect(&context);
+                let directory = Directory::open(dir.path()).expect(&place);
                 let report = directory.verify_log();
-                check_gapless(&items(&directory), &context);
-                assert_eq!(files(dir.path()), before, "{context}");
+                check_gapless(&items(&directory), &place);
+                assert_eq!(files(dir.path()), before, "{place}");
                 drop(directory);
                 let verdict = report.map(|report| report.torn_tail);
                 let verdict = verdict.map_err(|error| error.to_string());
@@ -162,7 +162,7 @@ fn the_verdict_on_a_damaged_log_is_that_of_a_start() {
                 assert_eq!(
                     verdict,
                     at_start.map_err(|error| error.to_string()),
-                    "{context}"
+                    "{place}"
                 );
                 torn += u32::from(matches!(verdict, Ok(Some(_))));
                 refused += u32::from(verdict.is_err());

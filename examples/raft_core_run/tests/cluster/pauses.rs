@@ -9,11 +9,16 @@ use proto::kv::{GetArgs, KvServerRpcStub, PutAppendArgs};
 use rpc::{RpcController, RpcError};
 
 use crate::harness::cluster::status;
+use crate::harness::history::Recorder;
+use crate::harness::links::Links;
 use crate::harness::{Cluster, HANG_GUARD, Load, eventually, seed};
 
 /// A leader trusts itself for the longest election timeout; with this range the others mostly elect long
 /// before. Without it the old leader would know by then that its time is over.
 const WIDE_ELECTION_TIMEOUT: &str = "--election-timeout-ms=100-3000";
+
+/// Short enough that some calls end with their outcome unknown while there is no leader.
+const CALL_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Reads and writes that wait for the old leader when it wakes up, in each round.
 const REQUESTS: usize = 20;
@@ -84,6 +89,75 @@ fn a_leader_that_is_cut_off_answers_nothing_old() {
             "the lonely leader acknowledged {key}"
         );
     }
+    journal.verify(&cluster);
+}
+
+/// A leader stands still for five seconds, as long as ten elections, while clients read and write; then
+/// it goes on with what it was about to do. Nobody's history shows it.
+#[test]
+fn a_leader_that_stands_still_for_five_seconds_leaves_no_trace() {
+    let mut random = fastrand::Rng::with_seed(seed("long_pause"));
+    let mut cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 4, random.u64(..));
+    let recorder = Recorder::start(&cluster, 8, CALL_TIMEOUT, random.u64(..));
+    recorder.progress(500);
+    let sleeper = cluster.leader();
+    cluster.pause(sleeper);
+    let others: Vec<usize> = cluster.running().filter(|node| *node != sleeper).collect();
+    cluster.leader_among(&others);
+    recorder.progress(500);
+    thread::sleep(Duration::from_secs(5)); // the fault itself
+    cluster.resume(sleeper);
+    cluster.wait_for_catch_up(sleeper);
+    recorder.progress(500);
+    let journal = load.finish();
+    recorder.finish_linearizable();
+    cluster.wait_for_convergence();
+    journal.verify(&cluster);
+}
+
+/// A leader that the others do not hear is replaced though it hears them. Once one of them leads, its
+/// word ends the old leadership.
+#[test]
+fn a_leader_that_is_not_heard_is_replaced() {
+    half_cut_off("mute_leader", Links::mute);
+}
+
+/// A leader that hears nobody cannot know what is stored: it steps down though the others hear it.
+#[test]
+fn a_leader_that_hears_nobody_is_replaced() {
+    half_cut_off("deaf_leader", Links::deafen);
+}
+
+/// Cuts one direction of all links of the leader, again and again, while clients read and write.
+fn half_cut_off(name: &str, cut: fn(&Links, usize)) {
+    let mut random = fastrand::Rng::with_seed(seed(name));
+    let (cluster, links) = Cluster::with_links(3, &[]);
+    let load = Load::start(&cluster, 4, random.u64(..));
+    let recorder = Recorder::start(&cluster, 4, CALL_TIMEOUT, random.u64(..));
+    for _ in 0..3 {
+        recorder.progress(300);
+        let lonely = cluster.leader();
+        cut(&links, lonely);
+        let others: Vec<usize> = cluster.running().filter(|node| *node != lonely).collect();
+        let next = cluster.leader_among(&others);
+        // Clients that still ask the old leader are sent on, or give up on it.
+        cluster.clerk_of(&others).put("through", "it").unwrap();
+        load.wait_for_acks(100);
+        recorder.progress(200);
+        let term = eventually("the new leader's status", || cluster.status(next)).term;
+        links.rejoin(lonely);
+        cluster.wait_for_catch_up(lonely);
+        let status = eventually("the new leader's status", || cluster.status(next));
+        assert_eq!(
+            (status.serving, status.term),
+            (true, term),
+            "the one that comes back disturbs it"
+        );
+    }
+    let journal = load.finish();
+    recorder.finish_linearizable();
+    cluster.wait_for_convergence();
     journal.verify(&cluster);
 }
 

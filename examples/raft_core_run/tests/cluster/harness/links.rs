@@ -1,7 +1,7 @@
 //! Connections between nodes that a test can cut: each node calls each other one through a relay.
 //!
 //! A cut link is silent, like a cable that was pulled out: bytes stay where they are until it is whole
-//! again. Nothing is closed, refused or lost.
+//! again. Nothing is closed, refused or lost. Each direction can be cut alone.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,9 @@ pub(crate) struct Links {
 
 struct Relay {
     addr: SocketAddr,
-    gate: Arc<Gate>,
+    /// What the caller sends, and what it is answered.
+    there: Arc<Gate>,
+    back: Arc<Gate>,
 }
 
 #[derive(Default)]
@@ -49,15 +51,37 @@ impl Links {
         self.set(node, true);
     }
 
-    /// Undoes [`isolate`](Self::isolate).
+    /// Undoes [`isolate`](Self::isolate), [`mute`](Self::mute) and [`deafen`](Self::deafen).
     pub(crate) fn rejoin(&self, node: usize) {
         self.set(node, false);
     }
 
+    /// Nothing that `node` sends reaches another node, be it a call or an answer. It hears them.
+    pub(crate) fn mute(&self, node: usize) {
+        self.set_outgoing(node, true);
+    }
+
+    /// Nothing that other nodes send reaches `node`, be it a call or an answer. They hear it.
+    pub(crate) fn deafen(&self, node: usize) {
+        self.set_incoming(node, true);
+    }
+
     fn set(&self, node: usize, is_cut: bool) {
+        self.set_outgoing(node, is_cut);
+        self.set_incoming(node, is_cut);
+    }
+
+    fn set_outgoing(&self, node: usize, is_cut: bool) {
         for other in 0..self.relays.len() {
-            self.relays[node][other].gate.set(is_cut);
-            self.relays[other][node].gate.set(is_cut);
+            self.relays[node][other].there.set(is_cut);
+            self.relays[other][node].back.set(is_cut);
+        }
+    }
+
+    fn set_incoming(&self, node: usize, is_cut: bool) {
+        for other in 0..self.relays.len() {
+            self.relays[node][other].back.set(is_cut);
+            self.relays[other][node].there.set(is_cut);
         }
     }
 }
@@ -66,28 +90,28 @@ impl Relay {
     fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0)).unwrap();
         let addr = listener.local_addr().unwrap();
-        let gate = Arc::new(Gate::default());
-        let of_thread = Arc::clone(&gate);
+        let (there, back) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+        let gates = (Arc::clone(&there), Arc::clone(&back));
         thread::spawn(move || {
             for caller in listener.incoming().flatten() {
-                let gate = Arc::clone(&of_thread);
-                thread::spawn(move || join(&caller, target, &gate));
+                let (there, back) = gates.clone();
+                thread::spawn(move || join(&caller, target, &there, back));
             }
         });
-        Self { addr, gate }
+        Self { addr, there, back }
     }
 }
 
 /// Carries a connection's bytes both ways until one side ends.
-fn join(caller: &TcpStream, target: SocketAddr, gate: &Arc<Gate>) {
-    gate.wait();
+fn join(caller: &TcpStream, target: SocketAddr, there: &Gate, back: Arc<Gate>) {
+    there.wait();
+    back.wait();
     let Ok(target) = TcpStream::connect(target) else {
         return; // the caller sees its connection closed
     };
     let (back_from, back_to) = (target.try_clone().unwrap(), caller.try_clone().unwrap());
-    let back_gate = Arc::clone(gate);
-    thread::spawn(move || carry(&back_from, &back_to, &back_gate));
-    carry(caller, &target, gate);
+    thread::spawn(move || carry(&back_from, &back_to, &back));
+    carry(caller, &target, there);
 }
 
 fn carry(mut from: &TcpStream, mut to: &TcpStream, gate: &Gate) {

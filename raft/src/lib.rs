@@ -15,6 +15,7 @@
 //!
 //! - [`core`]: the algorithm. Inputs go in, effects come out; no thread, clock, file or socket.
 //! - [`storage`]: what survives a crash, byte for byte.
+//! - [`record`]: a run of the core as a file, to be replayed.
 //! - the node: [`RaftNode`] owns one core and carries out its effects; [`RaftService`] lets peers in.
 //!
 //! Comments that say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
@@ -66,6 +67,7 @@
 //! ```
 
 pub mod core;
+pub mod record;
 pub mod storage;
 
 mod cluster_service;
@@ -82,8 +84,8 @@ pub use crate::core::{
 };
 pub use crate::node::{
     Answer, ApplyMsg, ChangeFailure, CommittedEntry, FatalError, InstalledSnapshot, NodeHandle,
-    NodeOptions, NodeStatus, RaftNode, Refusal, SnapshotJob, StartError, StatusReader,
-    TransferFailure, Waiter,
+    NodeOptions, NodeStatus, RaftNode, RecordOptions, Refusal, SnapshotJob, StartError,
+    StatusReader, TransferFailure, Waiter,
 };
 pub use crate::service::RaftService;
 pub use crate::storage::StorageError;

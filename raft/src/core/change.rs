@@ -13,6 +13,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::{ChangeError, Effect, MembershipChange, Role};
 use super::membership::Membership;
 use super::progress::Progress;
@@ -23,7 +25,7 @@ use super::types::{LogId, LogIndex, Millis, NodeId, Payload};
 ///
 /// Without that they would never hear that they are out (thesis §4.2.3), and an operator who looks
 /// at them would not either.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Leaving {
     nodes: BTreeSet<NodeId>,
     /// Set when their removal is committed.

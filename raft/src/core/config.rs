@@ -1,10 +1,12 @@
 //! What a node is told at its birth, and why it may refuse to live.
 
+use serde::{Deserialize, Serialize};
+
 use super::membership::Membership;
 use super::types::{LogId, LogIndex, NodeId, Term};
 
 /// Who this node is, and the bounds it keeps. The defaults are the original's times and our sizes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// This node.
     pub id: NodeId,
@@ -43,7 +45,7 @@ pub struct Config {
 ///
 /// All members must have it on or off alike: a node with leases gives no vote in the first election
 /// timeout after its start, as it may have promised silence to a leader before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// From 0 to 99. Shortens each lease by so much of the shortest election timeout.
     pub max_drift_percent: u64,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::membership::Membership;
 use super::message::Message;
 use super::types::{CallId, Entry, LogId, LogIndex, NodeId, ReadId, Term};
 
 /// What a node is in its current term (§5.1; `PreCandidate`: thesis §9.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
     /// Follows a leader, or waits for one.
     Follower,
@@ -22,7 +23,7 @@ pub enum Role {
 }
 
 /// One thing to do, in the order given. Whatever must be durable first has been waited for already.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// A request to a peer. Its reply comes back by [`Raft::step`](super::Raft::step), its loss by
     /// [`Raft::unreachable`](super::Raft::unreachable).
@@ -59,6 +60,7 @@ pub enum Effect {
         /// The chunk's place in the file, in bytes.
         offset: u64,
         /// The chunk.
+        #[serde(with = "crate::record::sizes")]
         data: Bytes,
         /// It is the last.
         done: bool,
@@ -136,7 +138,7 @@ pub enum ProposeError {
 }
 
 /// A change of the cluster's members, asked of its leader (§6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembershipChange {
     /// `node` receives the log from now on, and decides nothing. Numbers are never used twice: a node
     /// that lost its disk comes back under a new one, since it may have forgotten a vote. For a

@@ -4,6 +4,8 @@
 //! gathered, and serves them itself when it has applied so much. The leader confirms that it leads
 //! before it answers, as for its own reads.
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::{Effect, ProposeError, Role};
 use super::message::Message;
 use super::raft::Raft;
@@ -11,7 +13,7 @@ use super::read_index::{MAX_READS, Origin};
 use super::types::{CallId, LogIndex, NodeId, ReadId, Term};
 
 /// The reads that wait to be asked for, and those that were.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ForwardedReads {
     /// Of the latest question. Never falls, so that an old answer serves no younger read.
     number: u64,

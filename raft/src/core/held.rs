@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::Effect;
 use super::message::{AppendOutcome, Message};
 use super::types::{CallId, LogId, LogIndex, Term, WriteId};
@@ -15,7 +17,7 @@ use super::types::{CallId, LogId, LogIndex, Term, WriteId};
 pub(super) const MAX_HELD: usize = 4096;
 
 /// The messages that wait, by the write that they wait for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Held {
     /// In the order in which they were held. Not sorted by write: a term waits for a later one
     /// than an entry that an earlier message brought.

@@ -15,11 +15,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::log::Log;
 use super::types::{Compaction, HardState, LogId, LogIndex, Term, WriteBatch, WriteId};
 
 /// Tracks writes from being gathered to being durable.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Journal {
     /// The batch being gathered. Greater than every id in `under_way`.
     next_id: WriteId,
@@ -41,7 +43,7 @@ pub(super) struct Journal {
 }
 
 /// A batch that the disk took and has not reported yet.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct UnderWay {
     id: WriteId,
     /// Once durable, so is the log up to here. Lowered by truncations.

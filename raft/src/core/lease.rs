@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::types::Millis;
 
 /// Rounds whose beginnings are remembered. A heartbeat starts one, and a leader that hears no
@@ -13,7 +15,7 @@ use super::types::Millis;
 const MAX_ROUNDS: usize = 256;
 
 /// The beginnings of rounds of one leadership, and the last one that a majority confirmed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LeaseClock {
     began: VecDeque<(u64, Millis)>,
     confirmed: Option<Millis>,

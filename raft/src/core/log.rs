@@ -11,10 +11,12 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::types::{Entry, LogId, LogIndex, Term};
 
 /// Entries of ascending indexes without a gap, and of terms that never fall.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Log {
     /// The entry before the first one kept. Committed, and part of a durable snapshot.
     prev: LogId,

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::quorum::{majority, reached_by_majority};
 use super::types::{LogIndex, NodeId};
 
@@ -27,7 +29,7 @@ pub const MAX_ADDRESS_BYTES: usize = 255;
 /// The members of a cluster: who decides, who only listens, and where each can be called.
 ///
 /// Empty in a node that was never told of a cluster: it waits until a leader calls it.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     voters: BTreeSet<NodeId>,
     outgoing: BTreeSet<NodeId>,
@@ -304,7 +306,7 @@ pub enum MembershipError {
 }
 
 /// The memberships in a log: the one that the snapshot has, and those of later entries.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Memberships {
     /// By ascending index; never empty. All but the first are of entries after the snapshot. The
     /// first is the snapshot's, or what the node was started with.

@@ -1,11 +1,12 @@
 //! What nodes say to each other (paper, Figures 2 and 13).
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::types::{Entry, LogId, LogIndex, Term};
 
 /// A request to a peer, or the reply to one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "the fields are the paper's; those that are not say what they are"
@@ -48,6 +49,7 @@ pub enum Message {
         last_included: LogId,
         /// Where `data` belongs in the snapshot file, in bytes.
         offset: u64,
+        #[serde(with = "crate::record::sizes")]
         data: Bytes,
         /// This chunk is the last.
         done: bool,
@@ -81,7 +83,7 @@ pub enum Message {
 }
 
 /// A follower's verdict on an `AppendEntries` (§5.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The log equals the leader's, and is durable, up to here. Never more than the message proves.
     Accepted {

@@ -63,6 +63,7 @@ mod effect;
 mod election;
 mod forwarded_reads;
 mod held;
+mod input;
 mod invariants;
 mod journal;
 mod lease;
@@ -96,6 +97,7 @@ pub use config::{Config, ConfigError, Lease};
 pub use effect::{
     ChangeError, Committed, Effect, MembershipChange, ProposeError, Role, TransferError,
 };
+pub use input::{Input, State};
 pub use membership::{MAX_ADDRESS_BYTES, MAX_MEMBERS, Membership, MembershipError};
 pub use message::{AppendOutcome, Message};
 pub use queries::Follower;

@@ -23,11 +23,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::config::Config;
 use super::types::{Entry, LogId, LogIndex, Millis};
 
 /// One follower, as its leader sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The follower's log equals ours up to here, durably. Never falls within a term.
     pub(super) match_index: LogIndex,
@@ -51,7 +53,7 @@ pub(super) struct Progress {
 
 /// How fast a follower closes in (thesis §4.2.1): in rounds, each up to where our log ended when
 /// the one before was through.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct CatchUp {
     /// The running round ends here.
     goal: LogIndex,
@@ -61,7 +63,7 @@ struct CatchUp {
 }
 
 /// See the [module](self).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ProgressState {
     /// `waiting`: the one message is out, or was lost.
     Probe {
@@ -73,7 +75,7 @@ pub(super) enum ProgressState {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Inflight {
     last: LogIndex,
     bytes: usize,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::change::Leaving;
 use super::config::{Config, ConfigError};
@@ -28,13 +29,14 @@ use super::types::{
 /// Inputs are methods; what they cause gathers inside. After a batch of inputs the driver calls
 /// [`flush`](Self::flush) for the effects, and pulls writes and committed entries whenever disk and
 /// state machine have room. See the [module's](super) example.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Raft {
     pub(super) config: Config,
     pub(super) memberships: Memberships,
     /// Whom we send to, in the order of their numbers: the other members, and, as leader, those who
     /// leave.
     pub(super) peers: Vec<NodeId>,
+    #[serde(with = "super::input::seed")]
     pub(super) rng: fastrand::Rng,
     pub(super) now: Millis,
 

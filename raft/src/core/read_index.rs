@@ -14,6 +14,8 @@
 //! committed; reads wait for that (§6.4, step 1). With a [`Lease`](super::Lease), a round that was
 //! confirmed lately answers reads at once; each heartbeat is a round then.
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::{ProposeError, Role};
 use super::lease::LeaseClock;
 use super::raft::Raft;
@@ -24,7 +26,7 @@ use super::types::{CallId, LogIndex, NodeId, ReadId};
 pub(super) const MAX_READS: usize = 65_536;
 
 /// The reads that wait for a round, and those that wait for its answers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reads {
     /// The latest round that was started. Never falls, also across terms, so that an answer from
     /// long ago confirms nothing new.
@@ -39,14 +41,14 @@ pub(super) struct Reads {
 }
 
 /// A read, and what must be applied before it is answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Read {
     origin: Origin,
     index: LogIndex,
 }
 
 /// Who reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Origin {
     /// This node, for its client.
     Own(ReadId),

@@ -9,13 +9,15 @@
 //!   target                                        stand, term + 1 ── RequestVote(transfer) ──> ...
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::effect::{Effect, Role, TransferError};
 use super::message::Message;
 use super::raft::Raft;
 use super::types::{CallId, Millis, NodeId, Term};
 
 /// As leader: one that is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Transfer {
     to: NodeId,
     /// After this we lead on, or, `leaves`, step down.

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::membership::Membership;
 
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(u64);
 
         impl $name {
@@ -103,7 +104,7 @@ impl Millis {
 }
 
 /// A member of the cluster: the `I` of `nodeIip` in the cluster file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(u64);
 
 impl NodeId {
@@ -127,7 +128,9 @@ impl fmt::Display for NodeId {
 }
 
 /// Names one log entry. Derived ordering compares term, then index: "more up to date" (§5.4.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct LogId {
     /// The term in which a leader made the entry.
     pub term: Term,
@@ -157,18 +160,18 @@ impl fmt::Display for LogId {
 }
 
 /// What an entry asks of the state machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// Nothing: a new leader appends it to commit what earlier terms left (§5.4.2, §8).
     Empty,
     /// A command, opaque to Raft.
-    Command(Bytes),
+    Command(#[serde(with = "crate::record::sizes")] Bytes),
     /// Who takes part from this entry on (§6).
     Membership(Arc<Membership>),
 }
 
 /// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
     pub id: LogId,
@@ -190,7 +193,7 @@ impl Entry {
 }
 
 /// What must survive a crash besides the log (Fig. 2, *persistent state*).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {
     /// The latest term this node has seen. Never decreases.
     pub current_term: Term,
@@ -221,7 +224,7 @@ pub struct WriteBatch {
 }
 
 /// Permission to drop the head of the log (§7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compaction {
     /// The last entry that the durable snapshot includes.
     pub snapshot: LogId,
@@ -231,7 +234,7 @@ pub struct Compaction {
 }
 
 /// What storage found at start, already checked for gaps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crossbeam_channel::{Sender, TrySendError};
 
 use super::apply::{ApplyMsg, CommittedEntry, InstalledSnapshot, Refusal, Waiter};
-use crate::core::{Committed, Entry, LogId, LogIndex, NodeId, Raft, ReadId};
+use super::recorder::Recorded;
+use crate::core::{Committed, Entry, LogId, LogIndex, NodeId, ReadId};
 use crate::storage::SnapshotStore;
 
 /// Keeps every waiter until its entry is delivered, its read is safe, or it is refused.
@@ -89,7 +90,7 @@ impl<W: Waiter> Delivery<W> {
     }
 
     /// Moves to applyChan what it has room for. Never blocks: what does not fit stays in the core.
-    pub(super) fn deliver(&mut self, raft: &mut Raft, snapshots: &SnapshotStore) {
+    pub(super) fn deliver(&mut self, raft: &mut Recorded, snapshots: &SnapshotStore) {
         while self.has_room() {
             if let Some(reads) = self.take_safe_reads() {
                 self.send(ApplyMsg::Reads(reads));

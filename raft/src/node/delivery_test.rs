@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
-use crate::core::{Config, Membership, Millis, Restored, Term};
+use crate::core::{Config, Membership, Millis, Raft, Restored, Term};
 use crate::node::apply::SnapshotJob;
 use crate::node::inbox::Inbox;
 use crate::storage::{Identity, Persister, PersisterOptions, sim_disk::SimDisk};
@@ -26,7 +26,7 @@ impl Waiter for Client {
 
 /// A cluster of one: it leads, and what it proposes is committed once its disk says so.
 struct Alone {
-    raft: Raft,
+    raft: Recorded,
     delivery: Delivery<Client>,
     apply_chan: Receiver<ApplyMsg<Client>>,
     snapshots: SnapshotStore,
@@ -49,7 +49,7 @@ impl Alone {
         let (sender, apply_chan) = bounded(messages);
         let (clients, refused) = mpsc::channel();
         let mut alone = Self {
-            raft,
+            raft: Recorded::unrecorded(raft),
             delivery: Delivery::new(sender, usize::MAX),
             apply_chan,
             snapshots: persister.snapshots(),

@@ -22,6 +22,7 @@ use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
 use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
 use super::operator::Begun;
 use super::options::NodeOptions;
+use super::recorder::Recorded;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
@@ -43,7 +44,7 @@ const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 /// Owns the core. Fields are dropped in order: the receiving end of the inbox before the threads that
 /// are joined, so that none of them waits for room in it.
 pub(super) struct Driver<W: Waiter> {
-    pub(super) raft: Raft,
+    pub(super) raft: Recorded,
     pub(super) options: NodeOptions,
     started: Instant,
     inbox: Inbox<W>,
@@ -103,11 +104,12 @@ impl<W: Waiter> Driver<W> {
         let disk = RealDisk::open(&options.data_dir)?;
         let (persister, recovered) = Persister::open(disk, identity, persister_options)?;
         let snapshots = persister.snapshots();
-        let raft = Raft::new(
+        let raft = Recorded::new(
             core_config(&options),
             recovered.restored,
             fastrand::u64(..),
             Millis::ZERO,
+            options.record.as_ref(),
         )?;
 
         let (inbox, received) = Inbox::new(options.max_queued_requests, options.max_queued_bytes);
@@ -159,6 +161,9 @@ impl<W: Waiter> Driver<W> {
             tracing::error!(%node, %error, "raft node stops");
         }
         self.refuse_everybody();
+        if outcome.is_ok() {
+            self.raft.end_record();
+        }
         outcome
     }
 

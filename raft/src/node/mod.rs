@@ -22,10 +22,12 @@ mod inbox;
 mod log_writer;
 mod operator;
 mod options;
+mod recorder;
 mod snapshot_transfer;
 mod snapshots;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -35,7 +37,7 @@ use parking_lot::Mutex;
 
 pub use self::apply::{ApplyMsg, CommittedEntry, InstalledSnapshot, Refusal, SnapshotJob, Waiter};
 pub use self::operator::{Answer, ChangeFailure, TransferFailure};
-pub use self::options::NodeOptions;
+pub use self::options::{NodeOptions, RecordOptions};
 use crate::core::{ConfigError, LogId, LogIndex, Membership, NodeId, Role, Term};
 use crate::node::driver::Driver;
 use crate::node::inbox::Inbox;
@@ -52,6 +54,15 @@ pub enum StartError {
     /// The options contradict each other.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What the node is told is to be recorded, and cannot be.
+    #[error("cannot record to {}: {source}", file.display())]
+    Record {
+        /// The file asked for.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The system gave no thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),

@@ -59,6 +59,31 @@ pub struct NodeOptions {
     pub snapshot_bytes_per_second: u64,
     /// Messages that may wait in applyChan. Each holds at most `max_message_bytes` of entries.
     pub apply_queue: usize,
+    /// Writes down what the node's core is told, to be run through one again: see
+    /// [`record`](crate::record). Off by default.
+    pub record: Option<RecordOptions>,
+}
+
+/// Where a node's run is recorded, and how much of it is kept.
+#[derive(Clone, Debug)]
+pub struct RecordOptions {
+    /// Where; once it is full it becomes `FILE.1`, in place of the one before. What is there from an
+    /// earlier process becomes `FILE.1` at the start.
+    pub file: PathBuf,
+    /// Inputs in both files together, in bytes. What each file begins with comes on top: some ten
+    /// bytes for each entry of the log in memory.
+    pub max_bytes: usize,
+}
+
+impl RecordOptions {
+    /// The latest 64 MiB of inputs.
+    #[must_use]
+    pub fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            max_bytes: 64 << 20,
+        }
+    }
 }
 
 impl NodeOptions {
@@ -108,6 +133,7 @@ impl NodeOptions {
             snapshot_chunk_bytes: MIB,
             snapshot_bytes_per_second: 256 * (MIB as u64),
             apply_queue: 32,
+            record: None,
         }
     }
 }

@@ -85,6 +85,18 @@ FILE is changed by nobody once it has its name, so the node may run.
 
 Exit status: 0 whole and readable, 1 damaged or no snapshot, 2 wrong usage.";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  kvctl replay node0.rec                     every input, and what became of it
+  kvctl replay node0.rec.1 node0.rec         the file before, then this one
+  kvctl replay node0.rec --from 120000       prints only the end
+  kvctl replay node0.rec --json | jq 'select(.state.role == \"leader\")'
+
+A record is what `raft_core_run --record FILE` writes; docs/studying-a-run.md shows how to read one. It is
+read by the build that wrote it.
+
+Exit status: 0 the run is as it was, 1 it differs, or the record is damaged; 2 wrong usage.";
+
 /// Looks into running servers, and into the files of a node.
 #[derive(Debug, Parser)]
 #[command(name = "kvctl", version, after_help = EXAMPLES)]
@@ -107,6 +119,9 @@ pub(crate) enum Area {
     /// Looks into a snapshot's file.
     #[command(subcommand, after_help = SNAPSHOT_EXAMPLES)]
     Snapshot(SnapshotCommand),
+    /// Runs a node's recorded run again, step by step; fails where it is not as it was.
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,6 +218,19 @@ pub(crate) enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The record; or its files in the order in which they were written.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Prints from this step on; the ones before are replayed all the same.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) from: u64,
+    /// Prints an object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,8 @@
 //!                ├──────► wellbeing.rs: ping, health ─────────────────────────────┤
 //!                ├──────► cluster.rs, cluster_status.rs: members ──────────────────┤
 //!                ├──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
-//!                └──────► wal.rs, snapshot.rs: a node's files, by raft::storage::inspect
+//!                ├──────► wal.rs, snapshot.rs: a node's files, by raft::storage::inspect
+//!                └──────► replay.rs: a node's run, by raft::record
 //! ```
 //!
 //! But for `cluster`, which speaks the store's own `clusterRpc`, it knows no service beforehand: what a
@@ -22,6 +23,7 @@ mod load;
 mod look;
 mod proto_text;
 mod reflection;
+mod replay;
 mod server;
 mod snapshot;
 mod wal;
@@ -57,6 +59,7 @@ fn run() -> Result<(), Failure> {
         Area::Wal(WalCommand::Dump { dir, json }) => wal::dump(&dir, json),
         Area::Wal(WalCommand::Verify { dir }) => wal::verify(&dir),
         Area::Snapshot(SnapshotCommand::Inspect { file, json }) => snapshot::inspect(&file, json),
+        Area::Replay(args) => replay::replay(args),
     }
 }
 

@@ -6,6 +6,7 @@
 mod certificates;
 mod common;
 mod files;
+mod replay;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

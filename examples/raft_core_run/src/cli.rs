@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, ValueEnum};
 use proto::cluster::MAX_NODES;
-use raft::{Lease, NodeOptions};
+use raft::{Lease, NodeOptions, RecordOptions};
 use tracing::level_filters::LevelFilter;
 
 use crate::failure::Failure;
@@ -130,6 +130,14 @@ pub(crate) struct Knobs {
           default_missing_value = "10", value_parser = clap::value_parser!(u64).range(0..=99))]
     pub(crate) lease: Option<u64>,
 
+    /// Write down what the node is told, for `kvctl replay`; of several nodes, each to FILE.node<I>
+    #[arg(long, value_name = "FILE", help_heading = "Node options")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// How much a record keeps of the latest, in bytes [default: 64 MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Node options", requires = "record", value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub(crate) record_max_bytes: Option<u64>,
+
     /// off, error, warn, info, debug or trace [default: `RUST_LOG`, else info]
     #[arg(long, value_name = "LEVEL", help_heading = "Node options")]
     pub(crate) log: Option<LevelFilter>,
@@ -151,6 +159,13 @@ impl Knobs {
         }
         if let Some((min, max)) = self.election_timeout_ms {
             node.election_timeout = (Duration::from_millis(min), Duration::from_millis(max));
+        }
+        if let Some(file) = &self.record {
+            let mut record = RecordOptions::new(file.clone());
+            if let Some(bytes) = self.record_max_bytes {
+                record.max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            }
+            node.record = Some(record);
         }
         node
     }
@@ -241,6 +256,8 @@ impl Cli {
             heartbeat_ms,
             election_timeout_ms,
             lease,
+            record,
+            record_max_bytes,
             log,
         } = &self.knobs;
         if let Some(Engine::Skiplist) = engine {
@@ -257,6 +274,14 @@ impl Cli {
         }
         if let Some(percent) = lease {
             option("lease", &percent.to_string());
+        }
+        if let Some(record) = record {
+            let mut file = record.clone().into_os_string();
+            file.push(format!(".node{node}"));
+            option("record", &file);
+        }
+        if let Some(bytes) = record_max_bytes {
+            option("record-max-bytes", &bytes.to_string());
         }
         if let Some(level) = log {
             option("log", &level.to_string());
@@ -367,6 +392,29 @@ mod tests {
             (&node.file, node.data_dir()),
             (&launcher.file, launcher.data_dir())
         );
+    }
+
+    #[test]
+    fn each_node_records_to_a_file_of_its_own() {
+        let record = |line: std::vec::Vec<OsString>| match Cli::from_arguments(line) {
+            Ok(Asked::Node(_, cli) | Asked::Cluster(_, cli)) => {
+                (cli.knobs.record, cli.knobs.record_max_bytes)
+            }
+            other => panic!("{other:?}"),
+        };
+        let line = "raft_core_run -n 3 --record /tmp/run.rec --record-max-bytes 1000000";
+        let Ok(Asked::Cluster(3, launcher)) = parse(line) else {
+            panic!("a cluster")
+        };
+        let of_node = std::iter::once("raft_core_run".into()).chain(launcher.arguments_of_node(2));
+        let (file, bytes) = record(of_node.collect());
+        assert_eq!(file, Some("/tmp/run.rec.node2".into()));
+        assert_eq!(bytes, Some(1_000_000));
+        let alone = "raft_core_run --node 1 --record r"
+            .split(' ')
+            .map(OsString::from);
+        assert_eq!(record(alone.collect()), (Some("r".into()), None));
+        assert!(usage("raft_core_run -n 3 --record-max-bytes 1000000").contains("--record"));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(crate) struct Terms {
     pub(crate) metadata: Metadata,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) idempotent: bool,
+    /// Somebody may cancel the call, or ask how it went.
+    pub(crate) watched: bool,
 }
 
 impl RpcController {
@@ -241,7 +243,13 @@ impl RpcController {
             metadata: state.metadata.clone(),
             trace: state.trace,
             idempotent: state.idempotent,
+            watched: true,
         })
+    }
+
+    /// Whether anybody else has a handle on it.
+    pub(crate) fn is_shared(&mut self) -> bool {
+        Arc::get_mut(&mut self.state).is_none()
     }
 
     /// The call is under way. `step` is above that of whatever it was before.

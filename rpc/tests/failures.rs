@@ -668,11 +668,13 @@ fn a_server_that_closes_at_once_is_noticed() {
         ..ChannelOptions::default()
     };
     let steering = RpcChannel::with_options(server.addr(), options.clone());
+    // A channel of its own: it hears of the cancelling after the other has heard of its call.
+    let busy = RpcChannel::with_options(server.addr(), options.clone());
     let channel = RpcChannel::with_options(addr, options);
     let (go_on, gate) = channel_of_units();
     let (sender, call) = std::sync::mpsc::channel();
     let cancelled = RpcController::with_timeout(LONG);
-    steering.call_async(&HOLD, cancelled.clone(), &blob("x"), move |result| {
+    busy.call_async(&HOLD, cancelled.clone(), &blob("x"), move |result| {
         assert!(Result::<Blob, _>::is_err(&result));
         gate.recv_timeout(LONG).unwrap();
     });
@@ -690,7 +692,7 @@ fn a_server_that_closes_at_once_is_noticed() {
     go_on.send(()).unwrap();
     let error = end(&call.recv_timeout(LONG).unwrap()).unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    drop((held, channel));
+    drop((held, channel, busy));
 }
 
 fn channel_of_units() -> (std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>) {

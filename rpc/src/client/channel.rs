@@ -239,25 +239,25 @@ impl RpcChannel {
     ///
     /// `done` runs exactly once: on the event loop's thread, where it must not block, or, if the
     /// call cannot even begin, on the caller's own before this returns.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the controller goes with its call"
-    )]
     pub fn call_async<A: Message, R: Message + Default>(
         &self,
         method: &'static MethodDescriptor,
-        controller: RpcController,
+        mut controller: RpcController,
         args: &A,
         done: impl FnOnce(Result<R, RpcError>) + Send + 'static,
     ) {
-        let (inner, terms) = match self.may_begin(&controller) {
+        let (inner, mut terms) = match self.may_begin(&controller) {
             Ok(begun) => begun,
             Err(error) => return done(Err(error)),
         };
-        let its_controller = controller.clone();
+        // Nobody learns of what is written down in a controller that was given away.
+        terms.watched = controller.is_shared();
+        let its_controller = terms.watched.then(|| controller.clone());
         let callback = move |ended: Ended| {
             let result = decoded(method, ended.result, |body| R::decode(body));
-            its_controller.end(result.as_ref().err(), ended.metadata);
+            if let Some(controller) = its_controller {
+                controller.end(result.as_ref().err(), ended.metadata);
+            }
             done(result);
         };
         let completion = Completion::Callback(Box::new(callback));
@@ -431,8 +431,10 @@ impl Inner {
         };
         match server.begin(&request, args, completion) {
             Ok((id, borrowed)) => {
-                let call = Attached::InFlight(Arc::downgrade(server), id);
-                controller.attach(terms.serial, 1, call);
+                if terms.watched {
+                    let call = Attached::InFlight(Arc::downgrade(server), id);
+                    controller.attach(terms.serial, 1, call);
+                }
                 borrowed
             }
             Err((completion, error)) => {

@@ -459,6 +459,12 @@ fn outcome_of_connecting(stream: &TcpStream) -> io::Result<bool> {
 
 impl Source for Driver {
     fn on_ready(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Next {
+        if matches!(self.link, Link::Lent) {
+            // An event from before it was.
+            return Next::Keep;
+        }
+        // Calls that callbacks begin now leave together, when all of them have run.
+        self.shared.will_take();
         if matches!(self.link, Link::Connecting { .. }) {
             self.go_on_connecting(ready, turn);
         }
@@ -466,9 +472,9 @@ impl Source for Driver {
         self.each_reading(turn, |connection, reading| {
             connection.on_ready(ready, reading)
         });
-        self.settle(turn);
+        let next = self.look(turn);
         self.lend_to_lone_caller(turn);
-        Next::Keep
+        next
     }
 
     fn on_notify(&mut self, turn: &mut Turn<'_>) -> Next {

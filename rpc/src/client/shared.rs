@@ -352,6 +352,12 @@ impl ChannelShared {
         self.queue.lock().source = Some(source);
     }
 
+    /// The driver is going to [take](ChannelShared::take) what callers left: until then they need
+    /// not tell it.
+    pub(super) fn will_take(&self) {
+        self.queue.will_look();
+    }
+
     /// Takes what callers left.
     pub(super) fn take(&self, output: &mut OutputQueue, calls: &mut Vec<Queued>) -> Taken {
         debug_assert!(calls.is_empty());

@@ -15,7 +15,7 @@ pub(crate) struct Tray<T> {
 
 struct Inner<T> {
     content: T,
-    /// The taker was told to look and has not looked since.
+    /// The taker was told to look, or is going to anyway, and has not looked since.
     told: bool,
     /// The taker is gone.
     closed: bool,
@@ -50,6 +50,11 @@ impl<T> Tray<T> {
     }
 
     // ---- for the taker
+
+    /// The taker is going to [look](Tray::look): until then it need not be told.
+    pub(crate) fn will_look(&self) {
+        self.inner.lock().told = true;
+    }
 
     /// The content, to be taken. Of changes after this the taker is told again.
     pub(crate) fn look(&self) -> TrayGuard<'_, T> {

@@ -78,7 +78,7 @@ pub(crate) trait Source {
     /// The alarm that it set is due.
     fn on_timer(&mut self, turn: &mut Turn<'_>) -> Next;
 
-    /// The turn ends, and [`flush_later`] was called for it.
+    /// [`flush_later`] was called for it.
     fn on_flush(&mut self, turn: &mut Turn<'_>) -> Next;
 }
 
@@ -119,23 +119,28 @@ impl Turn<'_> {
 }
 
 thread_local! {
-    /// Sources of this thread's loop to be flushed when the turn ends.
+    /// Sources of this thread's loop to be flushed.
     static FLUSHES: RefCell<Vec<SourceId>> = const { RefCell::new(Vec::new()) };
-    /// On a loop's thread: when it last looked at the clock, as it does before sockets, timers and
-    /// flushes.
+    /// On a loop's thread: when it last looked at the clock, see [`now`].
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The time, for deadlines and statistics. On a loop's thread it is that of the turn, three times a
-/// turn a new one: the clock is not asked for each of thousands of calls.
+/// The time, for deadlines and statistics. On a loop's thread it is a new one before sockets, timers
+/// and every flush: the clock is not asked for each of thousands of calls.
 pub(crate) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
-/// Asks for an `on_flush` of a source of this thread's loop at the end of the turn. The caller
-/// sees to it that a source asks once a turn.
+/// Asks for an `on_flush` of a source of this thread's loop: as soon as it has been called, if it is
+/// the one that is being called, or else at the end of the turn. The caller sees to it that a source
+/// asks once for each flush.
 pub(crate) fn flush_later(id: SourceId) {
     FLUSHES.with_borrow_mut(|flushes| flushes.push(id));
+}
+
+/// Whether the source asked for the latest flush; it is not asked for any more then.
+fn take_flush(id: SourceId) -> bool {
+    FLUSHES.with_borrow_mut(|flushes| flushes.pop_if(|asked| *asked == id).is_some())
 }
 
 fn token_of(id: SourceId) -> Token {
@@ -160,6 +165,11 @@ pub(super) fn start(group: u64, index: usize, name: &str) -> io::Result<Arc<Loop
         .name(name.to_owned())
         .spawn(move || EventLoop::new(poll, loops_own).run())?;
     Ok(handle)
+}
+
+fn flush(source: &mut dyn Source, turn: &mut Turn<'_>) -> Next {
+    NOW.set(Some(Instant::now()));
+    source.on_flush(turn)
 }
 
 struct EventLoop {
@@ -243,11 +253,8 @@ impl EventLoop {
         }
 
         let mut flushes = FLUSHES.take();
-        if !flushes.is_empty() {
-            NOW.set(Some(Instant::now()));
-        }
         for id in flushes.drain(..) {
-            self.call(id, |source, turn| source.on_flush(turn));
+            self.call(id, flush);
         }
         // Gives the buffer back, unless a flush asked for flushes: those come with the next turn.
         FLUSHES.with_borrow_mut(|asked| {
@@ -364,7 +371,9 @@ impl EventLoop {
         }
     }
 
-    /// Calls a source, if it is still there, and drops it if it is done or has panicked.
+    /// Calls a source, if it is still there, and drops it if it is done or has panicked. What it has
+    /// to send leaves at once, while its socket is in the processor's cache and its peer has nothing
+    /// else to do.
     fn call(&mut self, id: SourceId, f: impl FnOnce(&mut dyn Source, &mut Turn<'_>) -> Next) {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else {
             return;
@@ -375,7 +384,11 @@ impl EventLoop {
         let Some(mut source) = slot.source.take() else {
             return;
         };
-        match self.guarded(id, |turn| f(&mut *source, turn)) {
+        let called = self.guarded(id, |turn| match f(&mut *source, turn) {
+            Next::Keep if take_flush(id) => flush(&mut *source, turn),
+            next => next,
+        });
+        match called {
             Some(Next::Keep) => self.slots[id.slot as usize].source = Some(source),
             Some(Next::Close) | None => {
                 self.vacate(id);

@@ -11,6 +11,9 @@
 //!  post() ──► local list (no lock, no wake)
 //! ```
 //!
+//! A source that has something to send when it has been called is flushed right then; the flushes at
+//! the end are of those that others gave something meanwhile.
+//!
 //! What runs on a loop is a [`Source`]: the server's acceptor and connections, the client's
 //! channels. The loop knows none of them.
 

@@ -182,8 +182,7 @@ fn frame_len(head_len: usize, body_size: u32) -> usize {
 
 /// Appends a request. `head.args_size` is `args.encoded_len()`; a frame of control has `()`.
 pub(crate) fn put_request(out: &mut Vec<u8>, head: &RequestHead<'_>, args: &impl Message) {
-    put_varint(out, request_head_len(head) as u64);
-    put_request_head(out, head);
+    put_sized(out, |out| put_request_head(out, head));
     args.encode(out).expect("a Vec grows as needed");
 }
 
@@ -194,10 +193,26 @@ pub(crate) fn reply_len(head: &ReplyHead<'_>) -> usize {
 
 /// Appends a reply. `head.body_size` is `body.encoded_len()`, or 0 without a body.
 pub(crate) fn put_reply(out: &mut Vec<u8>, head: &ReplyHead<'_>, body: Option<&impl Message>) {
-    put_varint(out, reply_head_len(head) as u64);
-    put_reply_head(out, head);
+    put_sized(out, |out| put_reply_head(out, head));
     if let Some(body) = body {
         body.encode(out).expect("a Vec grows as needed");
+    }
+}
+
+/// Appends what `put` appends, after its size: nearly always that is one byte, so that it need not
+/// be known before.
+#[expect(clippy::cast_possible_truncation, reason = "it was compared")]
+fn put_sized(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.push(0);
+    put(out);
+    let size = out.len() - start - 1;
+    if size < 0x80 {
+        out[start] = size as u8;
+    } else {
+        let mut prefix = Vec::new();
+        put_varint(&mut prefix, size as u64);
+        out.splice(start..=start, prefix);
     }
 }
 

@@ -207,22 +207,29 @@ impl<'a> RequestHead<'a> {
     /// The known fields with one-byte tags and nothing else; `None` leaves the rest to prost.
     fn decode_common(mut rest: &'a [u8]) -> Option<RequestHead<'a>> {
         let mut head = RequestHead::default();
+        let (mut service_name, mut method_name, mut traceparent): (&[u8], &[u8], _) =
+            (&[], &[], "");
         while let Some((&tag, after)) = rest.split_first() {
             rest = after;
             match tag {
-                0x0a => head.service_name = Cow::Borrowed(take_bytes(&mut rest)?),
-                0x12 => head.method_name = Cow::Borrowed(take_bytes(&mut rest)?),
+                0x0a => service_name = take_bytes(&mut rest)?,
+                0x12 => method_name = take_bytes(&mut rest)?,
                 0x18 => head.args_size = take_u32(&mut rest)?,
                 0x20 => head.request_id = take_varint(&mut rest)?,
                 0x28 => head.timeout_ms = take_u32(&mut rest)?,
                 0x30 => head.kind = RequestKind::from_number(take_u32(&mut rest)?),
                 0x38 => head.credit = take_u32(&mut rest)?,
                 0x42 => take_entry(&mut rest, head.metadata.to_mut())?,
-                0x4a => head.traceparent = Cow::Borrowed(take_str(&mut rest)?),
+                0x4a => traceparent = take_str(&mut rest)?,
                 _ => return None,
             }
         }
-        Some(head)
+        Some(RequestHead {
+            service_name: Cow::Borrowed(service_name),
+            method_name: Cow::Borrowed(method_name),
+            traceparent: Cow::Borrowed(traceparent),
+            ..head
+        })
     }
 }
 

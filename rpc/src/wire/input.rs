@@ -125,11 +125,14 @@ impl InputBuffer {
             frame_bytes => frame_bytes,
         };
         if expected < DIRECT_BYTES_MIN || expected <= unread {
-            let bytes = source.read(scratch)?;
+            // Together they fit into a pooled buffer.
+            let window = pool::BUFFER_BYTES - unread.min(pool::BUFFER_BYTES / 2);
+            let window = window.min(scratch.len());
+            let bytes = source.read(&mut scratch[..window])?;
             self.append(&scratch[..bytes]);
             return Ok(ReadOutcome {
                 bytes,
-                drained: bytes < scratch.len(),
+                drained: bytes < window,
             });
         }
         let room_max = match frame_bytes {
@@ -148,13 +151,18 @@ impl InputBuffer {
 
     /// Sees to it that `partial` has what has arrived and as much room behind it.
     fn make_room(&mut self, room: usize) {
-        let unread = self.unread();
-        if (unread.is_empty() || self.filled > 0) && unread.len() + room <= self.partial.len() {
+        if self.has_room(room) {
             return;
         }
+        let unread = self.unread();
         let mut larger = pool::take_full(unread.len() + room);
         larger[..unread.len()].copy_from_slice(unread);
         self.move_to(larger);
+    }
+
+    fn has_room(&self, room: usize) -> bool {
+        let unread = self.unread().len();
+        (unread == 0 || self.filled > 0) && unread + room <= self.partial.len()
     }
 
     /// What has arrived is at the beginning of `buffer`.
@@ -170,15 +178,14 @@ impl InputBuffer {
             self.skip -= skipped;
             bytes = &bytes[skipped..];
         }
-        if self.unread().is_empty() && self.partial.is_empty() {
-            // What nearly always comes.
-            self.partial = bytes.to_vec();
-            self.filled = bytes.len();
-            return;
+        let (unread, filled) = (self.unread(), self.unread().len() + bytes.len());
+        if self.has_room(bytes.len()) {
+            self.partial[filled - bytes.len()..filled].copy_from_slice(bytes);
+        } else {
+            let joined = pool::take_joined(unread, bytes);
+            self.move_to(joined);
         }
-        self.make_room(bytes.len());
-        self.partial[self.filled..][..bytes.len()].copy_from_slice(bytes);
-        self.filled += bytes.len();
+        self.filled = filled;
     }
 
     fn held(&self) -> usize {

@@ -1,16 +1,20 @@
 //! [`OutputQueue`]: encoded frames on their way to a socket.
 //!
-//! Frames are appended to a segment until it is full, and a segment leaves in one write: many small
-//! replies cost one system call, a large one is encoded once and never moved, and memory goes back
-//! as segments are sent. A frame never spans two segments.
+//! Frames are appended to a segment until it is full, and segments leave together in one write: many
+//! small replies cost one system call, large ones are encoded once and never moved, and memory goes
+//! back as segments are sent. A frame never spans two segments.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 
 use super::pool;
 
 /// Frames are put together in one segment up to this size.
 const SEGMENT_BYTES: usize = 128 << 10;
+
+/// Segments that leave in one write at most. A large frame fills one, and is a bit larger than a
+/// packet can be: alone, each would leave in two packets, the second one nearly empty.
+const SEGMENTS_PER_WRITE: usize = 16;
 
 /// A sent segment of at most this capacity is kept for the next frames.
 const SPARE_BYTES_MAX: usize = 64 << 10;
@@ -69,7 +73,7 @@ impl OutputQueue {
         self.unsent_bytes += segment.len() - before;
     }
 
-    /// Appends bytes that leave in a write of their own.
+    /// Appends bytes that were put together elsewhere.
     pub(crate) fn push_segment(&mut self, segment: Vec<u8>) {
         if !segment.is_empty() {
             self.unsent_bytes += segment.len();
@@ -131,10 +135,10 @@ impl OutputQueue {
         }
     }
 
-    /// Writes as much as `sink` takes, one segment a write.
+    /// Writes as much as `sink` takes.
     pub(crate) fn write_to(&mut self, sink: &mut impl Write) -> io::Result<Written> {
-        while let Some(segment) = self.segments.front() {
-            match sink.write(&segment[self.sent_of_first..]) {
+        while !self.is_empty() {
+            match self.write_once(sink) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(bytes) => self.sent(bytes),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Blocked),
@@ -145,22 +149,45 @@ impl OutputQueue {
         Ok(Written::All)
     }
 
-    fn sent(&mut self, bytes: usize) {
+    fn write_once(&self, sink: &mut impl Write) -> io::Result<usize> {
+        if self.segments.len() == 1 {
+            return sink.write(&self.segments[0][self.sent_of_first..]);
+        }
+        let mut slices = [IoSlice::new(&[]); SEGMENTS_PER_WRITE];
+        let mut filled = 0;
+        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+            *slice = IoSlice::new(segment);
+            filled += 1;
+        }
+        let mut slices = &mut slices[..filled];
+        IoSlice::advance_slices(&mut slices, self.sent_of_first);
+        sink.write_vectored(slices)
+    }
+
+    fn sent(&mut self, mut bytes: usize) {
         self.unsent_bytes -= bytes;
-        self.sent_of_first += bytes;
-        if self
-            .segments
-            .front()
-            .is_some_and(|first| first.len() == self.sent_of_first)
+        while let Some(first) = self.segments.front()
+            && bytes > 0
         {
-            self.sent_of_first = 0;
-            let mut segment = self.segments.pop_front().expect("it was just seen");
-            if segment.capacity() <= SPARE_BYTES_MAX {
-                segment.clear();
-                self.spare = segment;
-            } else {
-                pool::give(segment);
+            let left = first.len() - self.sent_of_first;
+            if bytes < left {
+                self.sent_of_first += bytes;
+                return;
             }
+            bytes -= left;
+            self.sent_of_first = 0;
+            if let Some(segment) = self.segments.pop_front() {
+                self.keep_or_give(segment);
+            }
+        }
+    }
+
+    fn keep_or_give(&mut self, mut segment: Vec<u8>) {
+        if segment.capacity() <= SPARE_BYTES_MAX {
+            segment.clear();
+            self.spare = segment;
+        } else {
+            pool::give(segment);
         }
     }
 
@@ -184,14 +211,21 @@ mod tests {
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             if self.room == 0 {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            let n = bytes.len().min(self.room);
-            self.bytes.extend_from_slice(&bytes[..n]);
-            self.room -= n;
+            let before = self.bytes.len();
+            for slice in slices {
+                let n = slice.len().min(self.room);
+                self.bytes.extend_from_slice(&slice[..n]);
+                self.room -= n;
+            }
             self.writes += 1;
-            Ok(n)
+            Ok(self.bytes.len() - before)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -223,13 +257,36 @@ mod tests {
     }
 
     #[test]
-    fn segments_leave_in_writes_of_their_own() {
+    fn segments_leave_together_up_to_a_limit() {
         let mut queue = OutputQueue::default();
-        queue.push_segment(b"one".to_vec());
-        queue.push_segment(b"two".to_vec());
+        for byte in 0..=SEGMENTS_PER_WRITE {
+            queue.push_segment(vec![u8::try_from(byte).unwrap(); 3]);
+        }
         let mut sink = sink(usize::MAX);
         queue.write_to(&mut sink).unwrap();
-        assert_eq!((sink.writes, &sink.bytes[..]), (2, &b"onetwo"[..]));
+        assert_eq!(
+            (sink.writes, sink.bytes.len()),
+            (2, 3 * SEGMENTS_PER_WRITE + 3)
+        );
+        assert!(sink.bytes.is_sorted());
+    }
+
+    #[test]
+    fn a_write_that_ends_within_any_segment_goes_on_there() {
+        for room in 1..9 {
+            let mut queue = OutputQueue::default();
+            for segment in ["abc", "d", "efgh", "i"] {
+                queue.push_segment(segment.into());
+            }
+            let mut got = Vec::new();
+            while !queue.is_empty() {
+                let mut sink = sink(room);
+                queue.write_to(&mut sink).unwrap();
+                got.extend(sink.bytes);
+                assert_eq!(queue.unsent_bytes(), 9 - got.len());
+            }
+            assert_eq!(got, b"abcdefghi", "{room} bytes a write");
+        }
     }
 
     /// A partial write loses nothing; the original's did.

@@ -3,6 +3,11 @@
 //! What a message of 64 KiB costs most is fresh memory: the allocator gives it back to the system
 //! as soon as it is free, and the next message pays for sixteen pages again. So each thread keeps a
 //! few buffers of one size, whoever needs one.
+//!
+//! ```text
+//!  to be read to:      full buffers, whose bytes are overwritten; no byte is set before
+//!  to be encoded into: empty ones
+//! ```
 
 use std::cell::RefCell;
 
@@ -14,11 +19,19 @@ pub(super) const BUFFER_BYTES: usize = 128 << 10;
 /// What needs less is not worth a pooled buffer.
 const WORTH_BYTES: usize = 32 << 10;
 
-/// Buffers that a thread keeps: at most 2 MiB.
+/// Buffers of either kind that a thread keeps: at most 4 MiB in all.
 const BUFFERS_MAX: usize = 16;
 
 thread_local! {
-    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool { full: Vec::new(), empty: Vec::new() })
+    };
+}
+
+struct Pool {
+    /// Their length is [`BUFFER_BYTES`].
+    full: Vec<Vec<u8>>,
+    empty: Vec<Vec<u8>>,
 }
 
 /// An empty buffer with room for `len` bytes.
@@ -26,9 +39,8 @@ pub(super) fn take_empty(len: usize) -> Vec<u8> {
     if !is_worth(len) {
         return Vec::with_capacity(len);
     }
-    let mut buffer = take();
-    buffer.clear();
-    buffer
+    let kept = POOL.with_borrow_mut(|pool| pool.empty.pop());
+    kept.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
 }
 
 /// A buffer of at least `len` bytes, whatever they are.
@@ -36,9 +48,19 @@ pub(super) fn take_full(len: usize) -> Vec<u8> {
     if !is_worth(len) {
         return vec![0; len];
     }
-    let mut buffer = take();
-    // Costs nothing for one that was full before.
-    buffer.resize(BUFFER_BYTES, 0);
+    let kept = POOL.with_borrow_mut(|pool| pool.full.pop());
+    kept.unwrap_or_else(|| vec![0; BUFFER_BYTES])
+}
+
+/// A buffer that begins with these bytes, one after the other.
+pub(super) fn take_joined(first: &[u8], second: &[u8]) -> Vec<u8> {
+    let len = first.len() + second.len();
+    if !is_worth(len) {
+        return [first, second].concat();
+    }
+    let mut buffer = take_full(len);
+    buffer[..first.len()].copy_from_slice(first);
+    buffer[first.len()..len].copy_from_slice(second);
     buffer
 }
 
@@ -46,21 +68,22 @@ fn is_worth(len: usize) -> bool {
     (WORTH_BYTES..=BUFFER_BYTES).contains(&len)
 }
 
-fn take() -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
-}
-
 /// Gives a buffer back, wherever it came from.
-pub(super) fn give(buffer: Vec<u8>) {
+pub(super) fn give(mut buffer: Vec<u8>) {
     if !is_pooled(&buffer) {
         return;
     }
     // A thread that ends has no pool any more.
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
-        if pool.len() < BUFFERS_MAX {
-            pool.push(buffer);
+        let kept = if buffer.len() == BUFFER_BYTES {
+            &mut pool.full
+        } else {
+            buffer.clear();
+            &mut pool.empty
+        };
+        if kept.len() < BUFFERS_MAX {
+            kept.push(buffer);
         }
     });
 }
@@ -105,23 +128,39 @@ mod tests {
         let mut shares = share(buffer, 13);
         let body = shares.split_off(9);
         drop(shares);
-        let another = take_empty(WORTH_BYTES);
+        let another = take_full(WORTH_BYTES);
         assert_ne!(another.as_ptr(), place, "a share is alive");
         assert_eq!(&body[..], b"body");
         drop(body);
+        let again = take_full(WORTH_BYTES);
+        assert_eq!(again.as_ptr(), place);
+        assert_eq!(&again[..13], b"head and body", "nothing was set");
+    }
+
+    #[test]
+    fn a_buffer_that_was_encoded_into_is_empty_when_it_is_used_again() {
+        let mut buffer = take_empty(WORTH_BYTES);
+        buffer.extend_from_slice(b"frame");
+        let place = buffer.as_ptr();
+        give(buffer);
+        assert_eq!(take_full(WORTH_BYTES).len(), BUFFER_BYTES);
         let again = take_empty(WORTH_BYTES);
         assert!(again.as_ptr() == place && again.is_empty());
     }
 
     #[test]
     fn a_thread_keeps_a_few_buffers_of_one_size() {
-        let taken = (0..3 * BUFFERS_MAX).map(|_| take_full(BUFFER_BYTES));
-        let taken: Vec<_> = taken.collect();
+        let take =
+            |take: fn(usize) -> Vec<u8>| (0..3 * BUFFERS_MAX).map(move |_| take(BUFFER_BYTES));
+        let taken: Vec<_> = take(take_full).chain(take(take_empty)).collect();
         taken.into_iter().for_each(give);
         for len in [1, WORTH_BYTES - 1, BUFFER_BYTES + 1] {
             give(take_empty(len));
         }
-        let kept = POOL.with_borrow(|pool| pool.iter().map(Vec::capacity).sum::<usize>());
-        assert_eq!(kept, BUFFERS_MAX * BUFFER_BYTES);
+        let kept = POOL.with_borrow(|pool| {
+            let kept = pool.full.iter().chain(&pool.empty);
+            kept.map(Vec::capacity).sum::<usize>()
+        });
+        assert_eq!(kept, 2 * BUFFERS_MAX * BUFFER_BYTES);
     }
 }

@@ -91,6 +91,29 @@ fn a_call_that_is_begun_before_its_driver_is_there_is_found_by_its_first_look() 
     });
 }
 
+/// `Driver::on_ready`: what is left between the driver's word and its look is found by the look.
+#[test]
+fn a_taker_that_said_it_will_look_finds_what_nobody_told_it_of() {
+    in_every_order(|| {
+        let tray = Arc::new(Tray::new(Vec::new()));
+        let notice = Arc::new(Notice::default());
+        let leavers = [1, 2].map(|item| {
+            let (tray, notice) = (Arc::clone(&tray), Arc::clone(&notice));
+            thread::spawn(move || assert!(leave(&tray, &notice, item)))
+        });
+        tray.will_look();
+        let mut taken = std::mem::take(&mut *tray.look());
+        for leaver in leavers {
+            leaver.join().unwrap();
+        }
+        if notice.take() {
+            taken.append(&mut tray.look());
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, [1, 2]);
+    });
+}
+
 /// `ReplyPath::close` against handlers' replies, `ChannelShared::abandon` against new calls.
 #[test]
 fn what_is_left_while_the_taker_goes_ends_once() {

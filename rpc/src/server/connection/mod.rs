@@ -187,7 +187,9 @@ impl Connection {
         }
         let mut budget = READ_BYTES_PER_TURN;
         loop {
-            if let Err(error) = self.dispatch_arrived(turn) {
+            if !self.input.unread().is_empty()
+                && let Err(error) = self.dispatch_arrived(turn)
+            {
                 return self.refuse(&error, turn);
             }
             if self.paused || self.more_frames {

@@ -44,7 +44,10 @@ fn calls_for_another_node_or_cluster_are_refused_and_change_nothing() {
             "cluster 0000000000000008",
         ),
         (envelope(CLUSTER, third, leader), "the call is for node"),
-        (envelope(CLUSTER, called, called), "two nodes bear this number"),
+        (
+            envelope(CLUSTER, called, called),
+            "two nodes bear this number",
+        ),
         (None, "names no sender"),
     ];
     for (envelope, told) in cases {

@@ -160,6 +160,7 @@ impl<W: Waiter> Driver<W> {
         if let Err(error) = &outcome {
             tracing::error!(%node, %error, "raft node stops");
         }
+        self.inbox.close();
         self.refuse_everybody();
         if outcome.is_ok() {
             self.raft.end_record();
@@ -522,6 +523,10 @@ impl<W: Waiter> Driver<W> {
             let (ClientRequest::Propose { waiter, .. } | ClientRequest::Read { waiter, .. }) =
                 request;
             waiter.refuse(Refusal::ShuttingDown);
+        }
+        let taken = std::mem::take(&mut self.turn.events);
+        for event in taken.into_iter().chain(self.received.events.try_iter()) {
+            event.refuse();
         }
         for sender in self.snapshot_senders.values() {
             sender.cancel();

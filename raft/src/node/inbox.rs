@@ -1,5 +1,9 @@
 //! The inbox: everything that reaches the driver, through three bounded channels.
 //!
+//! A channel that has lost its receiver keeps what is in it until its last sender is gone, and the
+//! senders belong to services whose provider waits for just those calls. So the inbox is closed
+//! before it is emptied for the last time: whoever comes later is refused.
+//!
 //! Clients have a channel of their own, so that a flood of proposals cannot hold up what keeps the
 //! cluster alive: peers' calls, their replies, the disk's completions; and so do operators, who are
 //! to be heard during such a flood.
@@ -9,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::RwLock;
 use proto::raft::{
     AppendEntriesReply, InstallSnapshotReply, ReadIndexReply, RequestVoteReply, TimeoutNowReply,
 };
@@ -108,6 +113,8 @@ pub(super) struct Inbox<W: Waiter> {
     clients: Sender<ClientRequest<W>>,
     wishes: Sender<Wish>,
     queued: Arc<QueuedBytes>,
+    /// Held for reading while something that somebody waits for is put in.
+    is_closed: Arc<RwLock<bool>>,
 }
 
 /// The driver's end.
@@ -148,6 +155,7 @@ impl<W: Waiter> Clone for Inbox<W> {
             clients: self.clients.clone(),
             wishes: self.wishes.clone(),
             queued: Arc::clone(&self.queued),
+            is_closed: Arc::clone(&self.is_closed),
         }
     }
 }
@@ -173,9 +181,16 @@ impl<W: Waiter> Inbox<W> {
                 clients,
                 wishes,
                 queued,
+                is_closed: Arc::default(),
             },
             receiver,
         )
+    }
+
+    /// From here on nothing comes in that somebody waits for. Of this node's own threads something
+    /// may: they are joined.
+    pub(super) fn close(&self) {
+        *self.is_closed.write() = true;
     }
 
     pub(super) fn propose(&self, command: Bytes, waiter: W) {
@@ -194,12 +209,23 @@ impl<W: Waiter> Inbox<W> {
 
     /// Gives the wish back if it does not fit.
     pub(super) fn wish(&self, wish: Wish) -> Result<(), TrySendError<Wish>> {
+        let is_closed = self.is_closed.read();
+        if *is_closed {
+            return Err(TrySendError::Disconnected(wish));
+        }
         self.wishes.try_send(wish)
     }
 
     /// Whether the request went in; if not, its waiter has been refused.
     fn request(&self, request: ClientRequest<W>) -> bool {
-        let (request, why) = match self.clients.try_send(request) {
+        let is_closed = self.is_closed.read();
+        let sent = if *is_closed {
+            Err(TrySendError::Disconnected(request))
+        } else {
+            self.clients.try_send(request)
+        };
+        drop(is_closed);
+        let (request, why) = match sent {
             Ok(()) => return true,
             Err(TrySendError::Full(request)) => (request, Refusal::Overloaded),
             Err(TrySendError::Disconnected(request)) => (request, Refusal::ShuttingDown),
@@ -211,7 +237,15 @@ impl<W: Waiter> Inbox<W> {
 
     /// Never blocks: the caller is an event loop.
     pub(super) fn peer_call(&self, call: PeerCall) {
-        match self.events.try_send(Event::PeerCall(call)) {
+        let event = Event::PeerCall(call);
+        let is_closed = self.is_closed.read();
+        let sent = if *is_closed {
+            Err(TrySendError::Disconnected(event))
+        } else {
+            self.events.try_send(event)
+        };
+        drop(is_closed);
+        match sent {
             Ok(()) => {}
             Err(TrySendError::Full(event)) => refuse_call(
                 event,
@@ -219,7 +253,7 @@ impl<W: Waiter> Inbox<W> {
                 "the node's inbox is full; the call was not looked at",
             ),
             Err(TrySendError::Disconnected(event)) => {
-                refuse_call(event, Code::Unavailable, "the node is stopping");
+                refuse_call(event, Code::Unavailable, STOPPING);
             }
         }
     }
@@ -254,6 +288,15 @@ impl<W: Waiter> Inbox<W> {
 
     pub(super) fn shut_down(&self) {
         self.send(Event::ShutDown);
+    }
+}
+
+const STOPPING: &str = "the node is stopping";
+
+impl Event {
+    /// Answers whoever waits for this, when the node stops.
+    pub(super) fn refuse(self) {
+        refuse_call(self, Code::Unavailable, STOPPING);
     }
 }
 
@@ -296,6 +339,38 @@ mod tests {
         assert_eq!(propose(60), None, "there is room again");
         drop(receiver);
         assert_eq!(propose(0), Some(Refusal::ShuttingDown));
+    }
+
+    /// What comes between the driver's last look and the end of its receivers would stay in the
+    /// channel, unanswered, as long as there is a sender.
+    #[test]
+    fn a_closed_inbox_takes_nothing_in_while_its_receivers_are_still_there() {
+        let (inbox, receiver) = Inbox::new(2, 100);
+        let (sender, refused) = mpsc::channel();
+        inbox.propose(Bytes::new(), Client(sender.clone()));
+        inbox.close();
+        assert!(
+            receiver.clients.try_recv().is_ok(),
+            "the driver's last look"
+        );
+        inbox.propose(Bytes::new(), Client(sender.clone()));
+        inbox.read(Client(sender), true);
+        assert_eq!(
+            refused.try_iter().collect::<Vec<_>>(),
+            [Refusal::ShuttingDown, Refusal::ShuttingDown]
+        );
+        let wish = Wish::Followers(Box::new(|_| {}));
+        assert!(matches!(
+            inbox.wish(wish),
+            Err(TrySendError::Disconnected(_))
+        ));
+        assert!(receiver.clients.is_empty() && receiver.wishes.is_empty());
+        inbox.shut_down();
+        assert_eq!(
+            receiver.events.len(),
+            1,
+            "its own threads are heard to the end"
+        );
     }
 
     #[test]

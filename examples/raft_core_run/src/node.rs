@@ -31,8 +31,13 @@ use crate::supervisor::SAME_REQUEST;
 /// that was acknowledged.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(4);
 
-/// How long a leader may take to hand over before it stops all the same.
-const HANDOVER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a leader may take to hand over before it stops all the same: an election timeout, in
+/// which the handover succeeds or never, and a little more; but not most of [`STOP_LIMIT`].
+fn handover_limit(longest_election_timeout: Duration) -> Duration {
+    const MAX: Duration = Duration::from_secs(2);
+    const MORE: Duration = Duration::from_millis(100);
+    (longest_election_timeout + MORE).min(MAX)
+}
 
 /// Bytes of a farewell at most.
 const MAX_FAREWELL_BYTES: usize = 64;
@@ -84,6 +89,7 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
         watch_stdin(ends.clone()).map_err(|error| no_thread(&error))?;
     }
 
+    let handover_limit = handover_limit(options.node.election_timeout.1);
     let server = KvServer::start(options).map_err(|error| Failure::failed(one_line(&error)))?;
     let joining = join
         .map(see_in)
@@ -105,7 +111,7 @@ pub(crate) fn run(node: usize, cli: &Cli) -> Result<(), Failure> {
     end_without_delay_after(STOP_LIMIT);
     if let Some(asked) = &asked {
         info!(by = asked.by, "stopping");
-        hand_over(&server, asked.farewell);
+        hand_over(&server, asked.farewell, handover_limit);
     }
     let failure = match server.shutdown() {
         Ok(()) if asked.is_some() => return Ok(()),
@@ -136,12 +142,12 @@ fn see_in(join: Join) -> io::Result<(Sender<()>, Receiver<Failure>)> {
 }
 
 /// Leaves the cluster with a leader, where it can have one without this node.
-fn hand_over(server: &KvServer, farewell: Option<Farewell>) {
+fn hand_over(server: &KvServer, farewell: Option<Farewell>, limit: Duration) {
     let to = farewell.map(|farewell| farewell.survivor(&server.status().membership));
     if to == Some(None) {
         return;
     }
-    match server.hand_over(to.flatten(), HANDOVER_LIMIT) {
+    match server.hand_over(to.flatten(), limit) {
         Handover::NotLeading => {}
         Handover::To(leader) => info!(%leader, "handed leadership over"),
         Handover::Failed(error) => warn!(%error, "stops as leader"),

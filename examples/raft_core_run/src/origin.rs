@@ -17,7 +17,7 @@ use raft::{NodeId, NodeOptions};
 use rpc::EventLoops;
 
 use crate::cli::{Cli, node_dir};
-use crate::contact::Contact;
+use crate::contact::{self, Contact};
 use crate::failure::Failure;
 use crate::join::{Goal, Join};
 use crate::node::one_line;
@@ -128,7 +128,7 @@ fn joining(
     let listen = match (cli.one.listen, known_at) {
         (Some(listen), _) => listen,
         (None, Some(known)) => known,
-        (None, None) => free_address(member, cli.base_port)?,
+        (None, None) => free_address(member, cli.base_port, &cluster)?,
     };
     let id_of_node = NodeId::new(id);
     let options = NodeOptions::joining(id_of_node, cluster.cluster_id, dir, loops.clone());
@@ -187,8 +187,14 @@ fn address_in(cluster: &DescribeReply, node: u64) -> Option<SocketAddr> {
         .ok()
 }
 
-/// Where the others can call this node: the address by which it reaches them, and a free port.
-fn free_address(member: SocketAddr, base_port: u16) -> Result<SocketAddr, Failure> {
+/// Where the others can call this node: the address by which it reaches them, and a free port. One of a
+/// member that is down is not free: it is called there.
+fn free_address(
+    member: SocketAddr,
+    base_port: u16,
+    cluster: &DescribeReply,
+) -> Result<SocketAddr, Failure> {
+    let taken: Vec<SocketAddr> = contact::addresses(cluster).collect();
     let unspecified = if member.is_ipv4() {
         "0.0.0.0:0"
     } else {
@@ -200,7 +206,7 @@ fn free_address(member: SocketAddr, base_port: u16) -> Result<SocketAddr, Failur
     });
     let found = own_ip.ok().and_then(|own| {
         let mut ports = (base_port..=u16::MAX).map(|port| SocketAddr::new(own.ip(), port));
-        ports.find(|address| TcpListener::bind(address).is_ok())
+        ports.find(|address| !taken.contains(address) && TcpListener::bind(address).is_ok())
     });
     found.ok_or_else(|| {
         Failure::failed(format!(

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a child may take to say its first line.
 const FIRST_LINE_LIMIT: Duration = Duration::from_secs(10);
@@ -87,6 +88,29 @@ impl ChildProcess {
     /// The system's.
     pub fn ended(&mut self) -> io::Result<Option<String>> {
         Ok(self.child.try_wait()?.map(|status| status.to_string()))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// The system's; it has not ended within `limit`.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        let give_up = Instant::now() + limit;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > give_up {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Ends its standard input, by which it knows to stop; does not wait for that.

@@ -13,6 +13,7 @@ use crossbeam_channel::bounded;
 use proto::cluster::{ClusterFile, derived_cluster_id};
 use proto::kv::{KvServerRpcStub, StatusArgs, StatusReply};
 use rpc::{RpcChannel, RpcController};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::child::{ChildProcess, program_beside};
@@ -35,6 +36,8 @@ const LOG_TAIL_BYTES: usize = 2000;
 pub struct Cluster {
     nodes: Vec<Node>,
     addresses: Vec<SocketAddr>,
+    program: PathBuf,
+    file: PathBuf,
     /// After the nodes, which write to it until they have stopped.
     _dir: TempDir,
 }
@@ -77,6 +80,8 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             addresses: addresses.clone(),
+            program: program.to_owned(),
+            file: file.clone(),
             _dir: dir,
         };
         for (index, &addr) in addresses.iter().enumerate() {
@@ -113,6 +118,40 @@ impl Cluster {
         let replies = self.nodes.iter().map(of_node).collect::<Result<_, _>>();
         replies
             .map_err(|error| Failure::Failed(format!("a node does not tell its status: {error}")))
+    }
+
+    /// The node that leads and serves, and what it says of itself, where one can be found.
+    #[must_use]
+    pub fn leader(&self) -> Option<(usize, StatusReply)> {
+        let statuses = self.nodes.iter().enumerate().filter_map(|(index, node)| {
+            let mut controller = RpcController::with_timeout(PUT_LIMIT);
+            let status = node.stub.status(&mut controller, &StatusArgs::default());
+            Some((index, status.ok()?))
+        });
+        let leaders = statuses.filter(|(_, status)| status.serving);
+        leaders.max_by_key(|(_, status)| status.term)
+    }
+
+    /// Ends a node's process by a signal; returns when it is gone.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end_node(&mut self, node: usize, signal: Signal) -> Result<(), Failure> {
+        let process = &mut self.nodes[node].process;
+        let ended = process.signal(signal);
+        ended
+            .and_then(|()| process.wait(READY_LIMIT))
+            .map_err(Failure::of(format_args!("node {node} does not end")))
+    }
+
+    /// Starts a node that has ended, with its data.
+    ///
+    /// # Errors
+    /// The system starts no process.
+    pub fn start_node(&mut self, node: usize) -> Result<(), Failure> {
+        let started = Node::start(&self.program, node, &self.file, self.addresses[node]);
+        self.nodes[node] = started.map_err(Failure::of("cannot start a node"))?;
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<(), Failure> {

@@ -85,6 +85,18 @@ FILE is changed by nobody once it has its name, so the node may run.
 
 Exit status: 0 whole and readable, 1 damaged or no snapshot, 2 wrong usage.";
 
+const FORCE_EXAMPLES: &str = "\
+Examples:
+  kvctl wal verify data/node2                          which of those left has most? the greatest term, then index
+  kvctl force-new-cluster data/node2 --node 2          tells what it would do
+  kvctl force-new-cluster data/node2 --node 2 --i-accept-that-acknowledged-writes-may-be-lost
+
+Only when a majority of the nodes is lost for good. Writes that were acknowledged and that this node had not
+received are lost. No other node of the old cluster may ever run again. The old directory is moved aside and not
+changed. docs/operations.md: \"When a majority is lost for good\".
+
+Exit status: 0 done, 1 failed and nothing was changed, 2 wrong usage.";
+
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   kvctl replay node0.rec                     every input, and what became of it
@@ -119,6 +131,9 @@ pub(crate) enum Area {
     /// Looks into a snapshot's file.
     #[command(subcommand, after_help = SNAPSHOT_EXAMPLES)]
     Snapshot(SnapshotCommand),
+    /// LAST RESORT, may lose acknowledged writes: makes one node the only member of a new cluster.
+    #[command(after_help = FORCE_EXAMPLES)]
+    ForceNewCluster(ForceArgs),
     /// Runs a node's recorded run again, step by step; fails where it is not as it was.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
@@ -218,6 +233,22 @@ pub(crate) enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForceArgs {
+    /// The directory of the node that is left, which must not run: the one that has IDENTITY in it.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Its number.
+    #[arg(long, value_name = "I")]
+    pub(crate) node: u64,
+    /// Where it is called, as IP:PORT, if its log does not say, or says what is true no longer.
+    #[arg(long, value_name = "ADDR", value_parser = ip_and_port)]
+    pub(crate) address: Option<String>,
+    /// Without this, what would be done is told and nothing is done.
+    #[arg(long = "i-accept-that-acknowledged-writes-may-be-lost")]
+    pub(crate) accepted: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -382,6 +413,12 @@ pub(crate) fn split_method(name: &str) -> Option<MethodName> {
         service: service.to_owned(),
         method: method.to_owned(),
     })
+}
+
+fn ip_and_port(text: &str) -> Result<String, String> {
+    let address = text.parse::<std::net::SocketAddr>();
+    let address = address.map_err(|_| "write IP:PORT, as in 10.0.0.2:29016".to_owned())?;
+    Ok(address.to_string())
 }
 
 fn method_name(text: &str) -> Result<MethodName, String> {

@@ -7,7 +7,8 @@
 //!                ├──────► cluster.rs, cluster_status.rs: members ──────────────────┤
 //!                ├──────► bench.rs ──► load.rs: calls, latencies ─────────────────┘
 //!                ├──────► wal.rs, snapshot.rs: a node's files, by raft::storage::inspect
-//!                └──────► replay.rs: a node's run, by raft::record
+//!                ├──────► replay.rs: a node's run, by raft::record
+//!                └──────► force_new_cluster.rs: the last resort, by raft::storage
 //! ```
 //!
 //! But for `cluster`, which speaks the store's own `clusterRpc`, it knows no service beforehand: what a
@@ -18,6 +19,7 @@ mod bench;
 mod cluster;
 mod cluster_status;
 mod failure;
+mod force_new_cluster;
 mod json;
 mod load;
 mod look;
@@ -60,6 +62,7 @@ fn run() -> Result<(), Failure> {
         Area::Wal(WalCommand::Verify { dir }) => wal::verify(&dir),
         Area::Snapshot(SnapshotCommand::Inspect { file, json }) => snapshot::inspect(&file, json),
         Area::Replay(args) => replay::replay(args),
+        Area::ForceNewCluster(args) => force_new_cluster::force(args),
     }
 }
 

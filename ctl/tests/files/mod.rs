@@ -332,3 +332,49 @@ fn a_snapshot_that_is_damaged_or_none_fails() {
     let line = node.kvctl(inspect, "nowhere", &[]).failed(1);
     assert!(line.contains("nowhere"), "{line}");
 }
+
+#[test]
+fn a_new_cluster_is_forced_only_by_whoever_accepts_what_it_may_cost() {
+    let node = Node::stopped();
+    let dir = node.dir.path().join("moved");
+    fs::create_dir(&dir).unwrap();
+    for name in ["IDENTITY", "LOCK", "wal", "snapshot"] {
+        fs::rename(node.dir.path().join(name), dir.join(name)).unwrap();
+    }
+    let dir_text = dir.to_str().unwrap();
+    let force = |more: &[&str]| {
+        let arguments = ["force-new-cluster", dir_text, "--node", "2"];
+        kvctl(arguments.into_iter().chain(more.iter().copied()), "")
+    };
+    let verdict = || kvctl(["wal", "verify", dir_text], "").ok();
+
+    let line = force(&[]).failed(2);
+    assert!(line.starts_with("nothing was done. "), "{line}");
+    assert!(line.contains("LOST FOR EVER"), "{line}");
+    assert!(verdict().starts_with("node 2 of cluster 0x000000000000beef"));
+
+    let accepted = "--i-accept-that-acknowledged-writes-may-be-lost";
+    let line = kvctl(["force-new-cluster", dir_text, "--node", "3", accepted], "").failed(1);
+    assert!(
+        line.ends_with("is the directory of node 2, not of node 3"),
+        "{line}"
+    );
+
+    let told = force(&[accepted]).ok();
+    assert!(
+        told.contains("NEVER START ANOTHER NODE OF THE OLD CLUSTER AGAIN"),
+        "{told}"
+    );
+    assert!(told.contains("moved.old-cluster-1"), "{told}");
+    let now = verdict();
+    assert!(
+        !now.contains("0xbeef") && now.ends_with("the log is whole\n"),
+        "{now}"
+    );
+    let aside = dir.with_extension("old-cluster-1");
+    let old = kvctl(["wal", "verify", aside.to_str().unwrap()], "").ok();
+    assert!(
+        old.starts_with("node 2 of cluster 0x000000000000beef"),
+        "{old}"
+    );
+}

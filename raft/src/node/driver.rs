@@ -249,7 +249,10 @@ impl<W: Waiter> Driver<W> {
                 self.own_snapshot = OwnSnapshot::Idle;
                 self.raft.snapshot_taken(last_included);
             }
-            Event::SnapshotTaken(None) => self.own_snapshot = OwnSnapshot::Failed(Instant::now()),
+            Event::SnapshotTaken(None) => {
+                self.snapshots.check().map_err(FatalError::Storage)?;
+                self.own_snapshot = OwnSnapshot::Failed(Instant::now());
+            }
             Event::ChunkStored {
                 call,
                 last_included,
@@ -260,6 +263,7 @@ impl<W: Waiter> Driver<W> {
                     .chunk_stored(call, last_included, next_offset, complete);
             }
             Event::ChunkNotStored(call) => {
+                self.snapshots.check().map_err(FatalError::Storage)?;
                 let text = "the chunk was not stored; this node's log says why";
                 self.calls.fail(call, Code::ResourceExhausted, text);
             }

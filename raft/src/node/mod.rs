@@ -72,7 +72,7 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FatalError {
-    /// The log could not be made durable, so nothing it holds can be promised any more.
+    /// The log, or a snapshot, could not be made durable, so nothing more can be promised.
     #[error("the log is no longer durable: {0}")]
     Storage(#[source] StorageError),
     /// Peers contradict what Raft guarantees; going on could lose data.

@@ -331,3 +331,24 @@ fn a_newer_term_or_a_stop_ends_it() {
     });
     assert_eq!((stopped, calls), (Ok(false), 1));
 }
+
+/// A lower bound, which no slow machine breaks.
+#[test]
+fn a_transfer_keeps_to_its_rate() {
+    let leader = leader();
+    let mut follower = Follower::new();
+    let reader = open(&leader, 1).snapshots().open(snapshot()).unwrap();
+    let transfer = Transfer {
+        reader: &reader,
+        term: TERM,
+        chunk_bytes: CHUNK_BYTES,
+        bytes_per_second: 20_000,
+        retry_pause: (Duration::ZERO, Duration::ZERO),
+        patience: PATIENT,
+    };
+    let started = Instant::now();
+    let sent = transfer.run(&AtomicBool::new(false), |message| follower.answer(message));
+    assert_eq!(sent, Ok(true));
+    // After the last chunk there is nothing to wait for.
+    assert!(started.elapsed() >= Duration::from_millis(BODY_BYTES as u64 * 1000 / 20_000));
+}

@@ -125,6 +125,19 @@ pub enum StorageError {
         failure: String,
     },
 
+    /// A sync of a snapshot, or of its directory, failed earlier. Whatever a later one answers, the
+    /// disk is not to be trusted with the log either.
+    #[error(
+        "a sync of {file} failed earlier ({failure}): end this process; a restart reads the disk \
+         anew"
+    )]
+    SyncFailed {
+        /// What was synced.
+        file: PathBuf,
+        /// What the system said.
+        failure: String,
+    },
+
     /// A snapshot is larger than this node accepts.
     #[error("snapshot {id} is over the limit of {limit_bytes} bytes; raise the limit, or ask why")]
     SnapshotTooLarge {

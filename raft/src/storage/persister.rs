@@ -37,7 +37,7 @@ impl Default for PersisterOptions {
 ///
 /// After an error that is not [`StorageError::NoSpace`] it is poisoned: every further call fails,
 /// and the process must end, for what a disk holds after a failed sync is known only once it is
-/// read anew.
+/// read anew. So it is after a failed sync of a snapshot.
 ///
 /// ```
 /// use raft::core::{HardState, NodeId, Term, WriteBatch};
@@ -172,6 +172,7 @@ impl Persister {
     /// If the batch does not follow what was written before: that is the caller's bug, and written
     /// it would make the log unreadable.
     pub fn write(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        self.snapshots.check()?;
         self.wal.write(batch)
     }
 
@@ -183,6 +184,7 @@ impl Persister {
     /// Any error poisons the persister: the process must end without telling anybody of what was
     /// written since the last success.
     pub fn sync(&mut self) -> Result<(), StorageError> {
+        self.snapshots.check()?;
         self.wal.sync()
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::StorageError;
-use super::disk::{Disk, DiskFile, LockGuard};
+use super::disk::{Disk, DiskFile, LockGuard, is_full};
 use super::snapshot_file::{self, DIR, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
 use crate::core::{LogId, LogIndex, Membership};
@@ -39,6 +39,8 @@ struct Shared {
     finished: Mutex<Vec<LogId>>,
     /// The one that a leader is sending.
     receiving: Mutex<Option<Receiving>>,
+    /// The sync after which the disk is not to be trusted: of what, and how it failed.
+    failed_sync: Mutex<Option<(PathBuf, String)>>,
     /// The directory is ours as long as anybody can write into it.
     _lock: Arc<dyn LockGuard>,
 }
@@ -125,6 +127,7 @@ impl SnapshotStore {
             max_bytes,
             finished: Mutex::new(finished),
             receiving: Mutex::new(receiving),
+            failed_sync: Mutex::new(None),
             _lock: lock,
         };
         Ok(Found {
@@ -141,6 +144,21 @@ impl SnapshotStore {
         self.shared.finished.lock().last().copied()
     }
 
+    /// Whether no sync here has failed. One that did ends the node, as one of the log does: nothing
+    /// more is stored, neither here nor in the log.
+    ///
+    /// # Errors
+    /// [`StorageError::SyncFailed`].
+    pub fn check(&self) -> Result<(), StorageError> {
+        match &*self.shared.failed_sync.lock() {
+            None => Ok(()),
+            Some((file, failure)) => Err(StorageError::SyncFailed {
+                file: file.clone(),
+                failure: failure.clone(),
+            }),
+        }
+    }
+
     /// Begins this node's own snapshot. `membership` is the one as of `last_included`.
     ///
     /// # Errors
@@ -150,6 +168,7 @@ impl SnapshotStore {
         last_included: LogId,
         membership: &Membership,
     ) -> Result<SnapshotWriter, StorageError> {
+        self.check()?;
         SnapshotWriter::create(self, last_included, membership)
     }
 
@@ -197,6 +216,7 @@ impl SnapshotStore {
                 complete: true,
             });
         }
+        self.check()?;
         let mut slot = self.shared.receiving.lock();
         let mut receiving = match slot.take() {
             Some(receiving) if receiving.id == last_included => receiving,
@@ -311,7 +331,7 @@ impl SnapshotStore {
                 limit_bytes,
             });
         }
-        receiving.append(self.disk(), data, done).map_err(|error| {
+        receiving.append(self, data, done).map_err(|error| {
             StorageError::io("write", self.disk().locate(&receiving.temporary), error)
         })
     }
@@ -348,7 +368,7 @@ impl SnapshotStore {
         let named = self
             .disk()
             .rename(temporary, &path)
-            .and_then(|()| self.disk().sync_dir(Path::new(DIR)));
+            .and_then(|()| self.sync_names());
         named.map_err(|error| StorageError::io("name", self.disk().locate(&path), error))?;
         let mut finished = self.shared.finished.lock();
         if !finished.contains(&id) {
@@ -356,6 +376,30 @@ impl SnapshotStore {
             finished.sort_unstable_by_key(|id| (id.index, id.term));
         }
         Ok(())
+    }
+
+    /// Makes what was written of a temporary file durable.
+    ///
+    /// Without space for it, the file is thrown away and another one written, with a sync of its own;
+    /// after any other error the disk is not to be trusted.
+    pub(super) fn sync(&self, file: &dyn DiskFile, temporary: &Path) -> io::Result<()> {
+        file.sync_data().inspect_err(|error| {
+            if !is_full(error) {
+                self.note_failed_sync(temporary, error);
+            }
+        })
+    }
+
+    /// Makes the directory's names durable.
+    fn sync_names(&self) -> io::Result<()> {
+        let dir = Path::new(DIR);
+        let outcome = self.disk().sync_dir(dir);
+        outcome.inspect_err(|error| self.note_failed_sync(dir, error))
+    }
+
+    fn note_failed_sync(&self, path: &Path, error: &io::Error) {
+        let file = self.disk().locate(path);
+        *self.shared.failed_sync.lock() = Some((file, error.to_string()));
     }
 
     /// Removes an unfinished file. Should that fail, the next start does it.
@@ -407,14 +451,14 @@ impl Receiving {
         })
     }
 
-    fn append(&mut self, disk: &dyn Disk, data: &[u8], done: bool) -> io::Result<()> {
+    fn append(&mut self, store: &SnapshotStore, data: &[u8], done: bool) -> io::Result<()> {
         self.file.write_all_at(data, self.next_offset)?;
         self.next_offset += data.len() as u64;
         if done || self.next_offset - self.synced >= SNAPSHOT_SYNC_BYTES {
-            self.file.sync_data()?;
+            store.sync(self.file.as_ref(), &self.temporary)?;
             self.synced = self.next_offset;
             if !done && !self.is_named {
-                disk.sync_dir(Path::new(DIR))?;
+                store.sync_names()?;
                 self.is_named = true;
             }
         }

@@ -76,7 +76,7 @@ impl SnapshotWriter {
         self.write_buffer()?;
         self.buffer.extend_from_slice(&self.checksum.to_le_bytes());
         self.write_buffer()?;
-        self.file.sync_data()
+        self.store.sync(self.file.as_ref(), &self.temporary)
     }
 
     fn write_buffer(&mut self) -> io::Result<()> {
@@ -85,7 +85,7 @@ impl SnapshotWriter {
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         if self.written - self.synced >= SNAPSHOT_SYNC_BYTES {
-            self.file.sync_data()?;
+            self.store.sync(self.file.as_ref(), &self.temporary)?;
             self.synced = self.written;
         }
         Ok(())

@@ -127,26 +127,27 @@ fn a_dump_lists_every_record_and_changes_nothing() {
     assert_eq!(files(dir.path()), before);
 }
 
-/// Whatever byte of the log is damaged, and wherever it is cut off: the verdict is that of a start,
+/// Wherever the log is damaged, and wherever it is cut off: the verdict is that of a start,
 /// the dump lists what is there without a gap, and the files stay as they are.
 #[test]
 fn the_verdict_on_a_damaged_log_is_that_of_a_start() {
     let (mut torn, mut refused) = (0, 0);
-    let node = node();
-    for segment in segments(node.path()) {
-        let content = fs::read(node.path().join(&segment)).unwrap();
-        for at in 0..content.len() {
+    let whole = node();
+    for segment in segments(whole.path()) {
+        let intact = fs::read(whole.path().join(&segment)).unwrap();
+        // Each field has four bytes or more, but for the kind, whose place varies.
+        for at in (0..intact.len()).step_by(3) {
             for cut in [false, true] {
                 if cut && at % 8 != 0 {
                     continue;
                 }
-                let mut damaged = content.clone();
+                let mut damaged = intact.clone();
                 if cut {
                     damaged.truncate(at);
                 } else {
                     damaged[at] ^= 0x10;
                 }
-                let dir = copy(node.path());
+                let dir = copy(whole.path());
                 fs::write(dir.path().join(&segment), &damaged).unwrap();
                 let before = files(dir.path());
                 let place = format!("{} byte {at}, cut: {cut}", segment.display());
@@ -170,10 +171,7 @@ fn the_verdict_on_a_damaged_log_is_that_of_a_start() {
         }
     }
     println!("torn {torn}, refused {refused}");
-    assert!(
-        torn > 100 && refused > 100,
-        "torn {torn}, refused {refused}"
-    );
+    assert!(torn > 30 && refused > 100, "torn {torn}, refused {refused}");
 }
 
 /// Records and bad bytes follow one another, but for zeros at a segment's end.

@@ -357,3 +357,24 @@ fn older_snapshots_go_and_readers_keep_theirs() {
     reader.read_to_end(&mut body).unwrap();
     assert_eq!(body, snapshot_body(id(1, 1)));
 }
+
+/// What has arrived is synced from time to time, its name too: after a loss of power the transfer goes
+/// on from there.
+#[test]
+fn a_large_transfer_goes_on_after_a_loss_of_power() {
+    let disk = SimDisk::new();
+    let (persister, _) = open(&disk).unwrap();
+    let chunk = vec![7; 1 << 20];
+    for number in 0..19 {
+        let offset = number * chunk.len();
+        let outcome = persister
+            .snapshots()
+            .receive(id(9, 2), offset as u64, &chunk, false);
+        assert_eq!(outcome.unwrap(), next(offset + chunk.len()));
+    }
+    drop(persister);
+    disk.crash(Crash::Lost);
+    let (persister, _) = open(&disk).unwrap();
+    let outcome = persister.snapshots().receive(id(9, 2), 0, b"", false);
+    assert_eq!(outcome.unwrap(), next(16 << 20), "synced every 8 MiB");
+}

@@ -21,9 +21,16 @@ fn open(dir: &Path) -> Result<(Persister, Option<TornTail>), StorageError> {
     Ok((persister, recovered.torn_tail))
 }
 
+/// In memory where the machine has such a place: these tests start many nodes, and a start syncs.
+fn temporary() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// A log of two segments, with each kind of record, synced in the middle and not at the end.
 fn node() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temporary();
     let (mut persister, _) = open(dir.path()).unwrap();
     persister
         .write(&WriteBatch {
@@ -49,7 +56,7 @@ fn node() -> TempDir {
 }
 
 fn copy(dir: &Path) -> TempDir {
-    let copied = tempfile::tempdir().unwrap();
+    let copied = temporary();
     for (path, content) in files(dir) {
         let path = copied.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

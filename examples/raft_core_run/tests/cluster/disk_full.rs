@@ -19,12 +19,15 @@ const LARGE_BYTES: usize = 128 << 10;
 /// Short enough that some calls end with their outcome unknown.
 const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// So that snapshots are tried on the full disk as well, and sent to a node that was full for long.
+const SNAPSHOTS: &str = "--snapshot-log-bytes=2097152";
+
 const FULL: &str = "the disk is full; writes wait";
 const ROOM: &str = "the disk has room again";
 
 /// Three nodes, each on a file system of its own.
 fn cluster_on_small_disks() -> Option<(Cluster, Vec<SmallDisk>)> {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::with_knobs(3, &[SNAPSHOTS]);
     let mut disks = Vec::new();
     for node in 0..3 {
         cluster.kill(node);

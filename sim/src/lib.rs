@@ -12,7 +12,7 @@
 //!            └──── every step is held against the Oracle and told to Coverage ─┘
 //! ```
 //!
-//! Read next: [`World`] for how a run goes, [`oracle`](crate::oracle) for what must hold,
+//! Read next: [`World`] for how a run goes, `oracle` for what must hold,
 //! `docs/simulation.md` for the faults, the situations and the figures.
 
 mod applying;

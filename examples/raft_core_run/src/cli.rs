@@ -130,7 +130,7 @@ pub(crate) struct Knobs {
           default_missing_value = "10", value_parser = clap::value_parser!(u64).range(0..=99))]
     pub(crate) lease: Option<u64>,
 
-    /// Write down what the node is told, for `kvctl replay`; of several nodes, each to FILE.node<I>
+    /// Write down what the node is told, for `kvctl replay`; of several nodes, each to FILE.nodeI
     #[arg(long, value_name = "FILE", help_heading = "Node options")]
     pub(crate) record: Option<PathBuf>,
 

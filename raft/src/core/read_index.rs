@@ -65,7 +65,7 @@ impl Reads {
 
 impl Raft {
     /// As leader: asks for the index that a linearizable read must wait for. The answer is
-    /// [`Effect::ReadReady`] or [`Effect::ReadRefused`].
+    /// [`ReadReady`](super::Effect::ReadReady) or [`ReadRefused`](super::Effect::ReadRefused).
     ///
     /// # Errors
     /// Not the leader, or too many reads wait already.

@@ -88,6 +88,7 @@ fn reopen(dir: &Path, identity: Identity) -> Restored {
     opened.unwrap().1.restored
 }
 
+/// Failure 112: nobody else is left among the members.
 #[test]
 fn one_node_begins_a_new_cluster_with_all_that_it_had() {
     for with_snapshot in [true, false] {

@@ -15,6 +15,7 @@ use rpc::RpcController;
 use tracing::debug;
 
 use crate::error::ClerkError;
+use crate::options::ReadFrom;
 use crate::permits::Permit;
 use crate::pursuit::{Pursuit, Step};
 use crate::reply::{self, Answer};
@@ -54,10 +55,11 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    pub(crate) fn get(key: Bytes, done: Done<Option<Bytes>>) -> Self {
+    pub(crate) fn get(key: Bytes, from: ReadFrom, done: Done<Option<Bytes>>) -> Self {
         Self::Get {
             args: GetArgs {
                 key,
+                any_node: from == ReadFrom::Any,
                 ..GetArgs::default()
             },
             done,
@@ -95,11 +97,18 @@ impl Call {
         permit: Option<Permit>,
         task: Task,
     ) -> Self {
-        Self {
+        let call = Self {
             shared,
             pursuit,
             permit,
             task,
+        };
+        if call.is_for_the_leader() {
+            return call;
+        }
+        Self {
+            pursuit: call.pursuit.anywhere(),
+            ..call
         }
     }
 
@@ -126,6 +135,11 @@ impl Call {
         let error = error(&self.pursuit);
         drop(self.permit);
         self.task.fail(error);
+    }
+
+    /// Whether only a leader answers it.
+    fn is_for_the_leader(&self) -> bool {
+        !matches!(&self.task, Task::Get { args, .. } if args.any_node)
     }
 
     fn enter_session(self) {
@@ -175,7 +189,7 @@ impl Call {
         if self.pursuit.attempts() > 1 {
             self.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
         }
-        let stub = self.shared.stubs.lock().to(addr);
+        let stub = self.shared.stubs.lock().to(addr).kv;
         let controller = controller.clone();
         match &mut self.task {
             Task::Get { args, .. } => {
@@ -203,7 +217,11 @@ impl Call {
     fn answered<R>(mut self, addr: SocketAddr, answer: Answer<R>, end: fn(Self, R)) {
         match answer {
             Answer::Done(reply) => {
-                self.shared.nodes.lock().leads(addr);
+                let leads = self.is_for_the_leader();
+                if leads {
+                    self.shared.nodes.lock().leads(addr);
+                }
+                self.shared.heard(addr, leads);
                 end(self, reply);
             }
             Answer::Failed {

@@ -12,7 +12,7 @@ use proto::cluster::ClusterFile;
 use crate::call::{Call, Done, Task};
 use crate::error::{ClerkError, LastFailure, OpenError};
 use crate::one_shot::one_shot;
-use crate::options::ClerkOptions;
+use crate::options::{ClerkOptions, ReadFrom};
 use crate::permits::Permit;
 use crate::shared::Shared;
 
@@ -32,6 +32,7 @@ const TIMEOUT_MAX: Duration = Duration::from_hours(365 * 24);
 pub struct Clerk {
     shared: Arc<Shared>,
     timeout: Duration,
+    read_from: ReadFrom,
 }
 
 /// What a clerk has done so far.
@@ -69,7 +70,11 @@ impl Clerk {
         }
         let timeout = options.timeout.min(TIMEOUT_MAX);
         let shared = Shared::new(addresses, options).map_err(OpenError::Threads)?;
-        Ok(Self { shared, timeout })
+        Ok(Self {
+            shared,
+            timeout,
+            read_from: ReadFrom::Leader,
+        })
     }
 
     /// Another handle on the same clerk, whose calls are tried for `timeout`.
@@ -78,6 +83,16 @@ impl Clerk {
         Self {
             shared: Arc::clone(&self.shared),
             timeout: timeout.min(TIMEOUT_MAX),
+            read_from: self.read_from,
+        }
+    }
+
+    /// Another handle on the same clerk, whose reads are answered there. [`ReadFrom::Leader`] at first.
+    #[must_use]
+    pub fn with_reads_from(&self, read_from: ReadFrom) -> Self {
+        Self {
+            read_from,
+            ..self.clone()
         }
     }
 
@@ -88,13 +103,15 @@ impl Clerk {
     /// [`ClerkError`]; a read changes nothing, so it can always be repeated.
     pub fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, ClerkError> {
         let key = key.into();
-        self.wait(|done| Task::get(key, done)).unwrap_or_else(|| {
-            Err(ClerkError::NoLeader {
-                nodes: 0,
-                within: self.timeout,
-                last: abandoned(),
+        let from = self.read_from;
+        self.wait(|done| Task::get(key, from, done))
+            .unwrap_or_else(|| {
+                Err(ClerkError::NoLeader {
+                    nodes: 0,
+                    within: self.timeout,
+                    last: abandoned(),
+                })
             })
-        })
     }
 
     /// Sets the value of `key`.
@@ -121,7 +138,10 @@ impl Clerk {
         done: impl FnOnce(Result<Option<Bytes>, ClerkError>) + Send + 'static,
     ) {
         match self.shared.permits.try_take() {
-            Some(permit) => self.start(permit, Task::get(key.into(), Box::new(done))),
+            Some(permit) => self.start(
+                permit,
+                Task::get(key.into(), self.read_from, Box::new(done)),
+            ),
             None => done(Err(self.overloaded())),
         }
     }
@@ -145,6 +165,13 @@ impl Clerk {
         done: impl FnOnce(Result<(), ClerkError>) + Send + 'static,
     ) {
         self.write_async("Append", key.into(), value.into(), Box::new(done));
+    }
+
+    /// Whom it asks: the members, as the cluster has named them, then those it was told of that are
+    /// none (any more).
+    #[must_use]
+    pub fn members(&self) -> Vec<SocketAddr> {
+        self.shared.nodes.lock().listed().to_vec()
     }
 
     /// What all handles on this clerk have done so far.

@@ -9,6 +9,7 @@
 //!                                    |  |  |
 //!          whom to ask, how long  pursuit  session   under which name a write is known
 //!          who leads                nodes  timer     pauses between attempts
+//!          who takes part          members
 //! ```
 //!
 //! ```no_run
@@ -36,6 +37,7 @@ mod backoff;
 mod call;
 mod clerk;
 mod error;
+mod members;
 mod nodes;
 mod one_shot;
 mod options;
@@ -50,4 +52,4 @@ mod timer;
 pub use backoff::Backoff;
 pub use clerk::{Clerk, ClerkStats};
 pub use error::{ClerkError, LastFailure, NodeName, OpenError};
-pub use options::ClerkOptions;
+pub use options::{ClerkOptions, ReadFrom};

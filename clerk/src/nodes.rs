@@ -1,4 +1,5 @@
-//! Whom to ask: the configured nodes, and which of them is believed to lead.
+//! Whom to ask: the nodes that the cluster names as its members, those that were configured as the
+//! last resort, and which of them is believed to lead.
 
 use std::net::SocketAddr;
 
@@ -9,10 +10,17 @@ use crate::error::NodeName;
 #[derive(Debug)]
 pub(crate) struct Nodes {
     configured: Vec<SocketAddr>,
+    /// The members, as the cluster has named them, then those configured that are none (any more).
+    listed: Vec<SocketAddr>,
+    /// How many of `listed` are asked in turn before the others: the members; all, while nobody has
+    /// named any. 1 to `listed.len()`.
+    first: usize,
     /// Not necessarily configured: a hint may name an address that this clerk's file lacks.
     leader: Option<SocketAddr>,
-    /// Where the search goes on while no leader is known. < `configured.len()`
+    /// Where the search goes on while no leader is known. < `first`
     cursor: usize,
+    /// Who is asked for reads that any node may answer, until it fails. < `first`
+    reader: usize,
 }
 
 impl Nodes {
@@ -27,14 +35,44 @@ impl Nodes {
         assert!(!configured.is_empty(), "Clerk::new() refuses an empty list");
         let cursor = start % configured.len();
         Self {
+            listed: configured.clone(),
+            first: configured.len(),
             configured,
             leader: None,
             cursor,
+            reader: cursor,
         }
     }
 
+    /// Nodes that a search asks, those aside that hints name.
     pub(crate) fn count(&self) -> usize {
-        self.configured.len()
+        self.listed.len()
+    }
+
+    /// In the order in which they are asked, but for where the search begins.
+    pub(crate) fn listed(&self) -> &[SocketAddr] {
+        &self.listed
+    }
+
+    /// The cluster names its members. Those configured stay in the list, as the last to be asked.
+    pub(crate) fn learn(&mut self, members: &[SocketAddr]) {
+        let known = self.listed.iter().take(self.first);
+        if members.is_empty() || known.eq(members) {
+            return;
+        }
+        let mut listed = Vec::with_capacity(members.len() + self.configured.len());
+        for addr in members {
+            if !listed.contains(addr) {
+                listed.push(*addr);
+            }
+        }
+        self.first = listed.len();
+        let others = self.configured.iter();
+        let others = others.filter(|addr| !members.contains(addr));
+        listed.extend(others);
+        self.listed = listed;
+        self.cursor %= self.first;
+        self.reader %= self.first;
     }
 
     pub(crate) fn name(&self, addr: SocketAddr) -> NodeName {
@@ -46,14 +84,30 @@ impl Nodes {
 
     /// The best node to ask that is not in `tried`; `None` once all were.
     pub(crate) fn best(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
-        let in_turn = self.configured[self.cursor..]
-            .iter()
-            .chain(&self.configured[..self.cursor]);
         self.leader
             .iter()
-            .chain(in_turn)
+            .chain(self.in_turn_from(self.cursor))
             .find(|addr| !tried.contains(addr))
             .copied()
+    }
+
+    /// As [`best`](Self::best), for a read that any node may answer.
+    pub(crate) fn best_reader(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        self.in_turn_from(self.reader)
+            .find(|addr| !tried.contains(addr))
+            .copied()
+    }
+
+    /// `addr` did not answer a read that any node may answer.
+    pub(crate) fn does_not_read(&mut self, addr: SocketAddr) {
+        if self.listed[self.reader] == addr {
+            self.reader = (self.reader + 1) % self.first;
+        }
+    }
+
+    fn in_turn_from(&self, start: usize) -> impl Iterator<Item = &SocketAddr> {
+        let (first, others) = self.listed.split_at(self.first);
+        first[start..].iter().chain(&first[..start]).chain(others)
     }
 
     /// `addr` gave an answer that only a leader gives.
@@ -67,8 +121,8 @@ impl Nodes {
         if self.leader == Some(addr) {
             self.leader = None;
         }
-        if self.configured[self.cursor] == addr {
-            self.cursor = (self.cursor + 1) % self.configured.len();
+        if self.listed[self.cursor] == addr {
+            self.cursor = (self.cursor + 1) % self.first;
         }
     }
 
@@ -99,6 +153,51 @@ mod tests {
             tried.push(next);
         }
         assert_eq!(tried, [addr(2), addr(3), addr(1)]);
+    }
+
+    fn all_in_turn(
+        nodes: &Nodes,
+        next: impl Fn(&Nodes, &[SocketAddr]) -> Option<SocketAddr>,
+    ) -> Vec<u16> {
+        let mut tried = Vec::new();
+        while let Some(addr) = next(nodes, &tried) {
+            tried.push(addr);
+        }
+        tried.iter().map(SocketAddr::port).collect()
+    }
+
+    #[test]
+    fn members_are_asked_before_those_that_were_configured() {
+        let mut nodes = three();
+        nodes.learn(&[addr(3), addr(4), addr(5), addr(4)]);
+        assert_eq!(all_in_turn(&nodes, Nodes::best), [4, 5, 3, 1, 2]);
+        nodes.does_not_lead(addr(4));
+        nodes.does_not_lead(addr(5));
+        assert_eq!(all_in_turn(&nodes, Nodes::best), [3, 4, 5, 1, 2]);
+        nodes.does_not_read(addr(4));
+        assert_eq!(all_in_turn(&nodes, Nodes::best_reader), [5, 3, 4, 1, 2]);
+        nodes.learn(&[addr(7)]);
+        assert_eq!(all_in_turn(&nodes, Nodes::best_reader), [7, 1, 2, 3]);
+        nodes.does_not_lead(addr(7));
+        nodes.does_not_read(addr(7));
+        nodes.learn(&[]);
+        assert_eq!(nodes.count(), 4);
+        assert_eq!(
+            nodes.name(addr(2)).number,
+            Some(1),
+            "as its file numbers it"
+        );
+    }
+
+    #[test]
+    fn a_reader_stays_with_a_node_that_answers_whoever_leads() {
+        let mut nodes = three();
+        nodes.leads(addr(1));
+        assert_eq!(nodes.best_reader(&[]), Some(addr(2)));
+        nodes.does_not_lead(addr(2));
+        assert_eq!(nodes.best_reader(&[]), Some(addr(2)));
+        nodes.does_not_read(addr(2));
+        assert_eq!(nodes.best_reader(&[]), Some(addr(3)));
     }
 
     #[test]

@@ -35,8 +35,26 @@ pub struct ClerkOptions {
     /// process.
     pub loops: Option<EventLoops>,
 
+    /// How old the list of the cluster's members may be before a node that has just answered is asked
+    /// for it, in the background; sooner when another node leads. Default: 10 s. What was configured
+    /// stays, as the last to be asked. `None`: nobody is asked, which suits clients that reach the
+    /// nodes at other addresses than the nodes each other.
+    pub refresh_members: Option<Duration>,
+
     /// Fixes the jitter and the order in which nodes are tried first, for tests. Default: random.
     pub seed: Option<u64>,
+}
+
+/// Which node answers a read. It is linearizable either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The leader: one round trip for the client.
+    #[default]
+    Leader,
+    /// Any node: it asks the leader from where on its own state answers, and waits until it is there.
+    /// Takes reads off the leader, and costs one more trip. A clerk stays with one node until that
+    /// fails; each clerk begins with another.
+    Any,
 }
 
 impl Default for ClerkOptions {
@@ -48,6 +66,7 @@ impl Default for ClerkOptions {
             window: 512,
             max_outstanding: 1024,
             loops: None,
+            refresh_members: Some(Duration::from_secs(10)),
             seed: None,
         }
     }

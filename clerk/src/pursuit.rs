@@ -32,6 +32,8 @@ pub(crate) struct Pursuit {
     pace: Pace,
     timeout: Duration,
     deadline: Instant,
+    /// After what any node may answer.
+    anywhere: bool,
     /// Asked in vain in this round. At most all configured nodes and [`HINTED_PER_ROUND_MAX`].
     tried: Vec<SocketAddr>,
     /// Refused for overload: it is asked again after the pause, not another node.
@@ -83,6 +85,7 @@ impl Pursuit {
             pace,
             timeout,
             deadline: now + timeout,
+            anywhere: false,
             tried: Vec::new(),
             busy: None,
             pauses: 0,
@@ -91,6 +94,14 @@ impl Pursuit {
             unknown: false,
             overloaded: false,
             last: None,
+        }
+    }
+
+    /// The same way, through all nodes alike.
+    pub(crate) fn anywhere(self) -> Self {
+        Self {
+            anywhere: true,
+            ..self
         }
     }
 
@@ -122,7 +133,7 @@ impl Pursuit {
         if left < ATTEMPT_MIN {
             return Step::GiveUp;
         }
-        let next = self.busy.take().or_else(|| nodes.best(&self.tried));
+        let next = self.busy.take().or_else(|| self.best(nodes));
         let addr = next.expect("failed() ends the round when no node is left to ask in it");
         self.attempts += 1;
         let patience = 1_u32.checked_shl(self.silences).unwrap_or(u32::MAX);
@@ -217,8 +228,20 @@ impl Pursuit {
         })
     }
 
+    fn best(&self, nodes: &Nodes) -> Option<SocketAddr> {
+        if self.anywhere {
+            nodes.best_reader(&self.tried)
+        } else {
+            nodes.best(&self.tried)
+        }
+    }
+
     fn tried_in_vain(&mut self, addr: SocketAddr, nodes: &mut Nodes) {
-        nodes.does_not_lead(addr);
+        if self.anywhere {
+            nodes.does_not_read(addr);
+        } else {
+            nodes.does_not_lead(addr);
+        }
         if !self.tried.contains(&addr) {
             self.tried.push(addr);
         }
@@ -230,15 +253,14 @@ impl Pursuit {
         let Ok(named) = hint.parse::<SocketAddr>() else {
             return "not the leader, and it knows of none".to_owned();
         };
-        if !self.tried.contains(&named) {
+        if !self.anywhere && !self.tried.contains(&named) {
             nodes.hinted(named); // which makes it the best one to ask, if nothing better is known
         }
         format!("not the leader; it names {named}")
     }
 
     fn no_node_left(&self, nodes: &Nodes) -> bool {
-        nodes.best(&self.tried).is_none()
-            || self.tried.len() >= nodes.count() + HINTED_PER_ROUND_MAX
+        self.best(nodes).is_none() || self.tried.len() >= nodes.count() + HINTED_PER_ROUND_MAX
     }
 
     /// A new round, after a pause.

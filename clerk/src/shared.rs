@@ -9,9 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use proto::membership::DescribeArgs;
+use rpc::RpcController;
+use tracing::debug;
 
 use crate::call::{Call, Task};
 use crate::error::{ClerkError, LastFailure};
+use crate::members::Members;
 use crate::nodes::Nodes;
 use crate::options::ClerkOptions;
 use crate::permits::Permits;
@@ -26,6 +30,7 @@ const WINDOW_MAX: usize = 1024;
 /// Of its locks, only `nodes` then `random` are ever held together.
 pub(crate) struct Shared {
     pub(crate) nodes: Mutex<Nodes>,
+    members: Mutex<Members>,
     pub(crate) random: Mutex<fastrand::Rng>,
     pub(crate) sessions: Mutex<Sessions<Call>>,
     departures: Mutex<Departures>,
@@ -83,6 +88,7 @@ impl Shared {
         let max_outstanding = options.max_outstanding.max(1);
         Ok(Arc::new(Self {
             nodes: Mutex::new(Nodes::new(addresses, random.usize(..))),
+            members: Mutex::new(Members::new(options.refresh_members)),
             random: Mutex::new(random),
             sessions: Mutex::new(Sessions::new(window)),
             departures: Mutex::default(),
@@ -103,6 +109,35 @@ impl Shared {
     /// The way of a call that starts now.
     pub(crate) fn pursuit(&self, timeout: Duration) -> Pursuit {
         Pursuit::new(self.pace, timeout, Instant::now())
+    }
+
+    /// `addr` has answered a call. Asks it who the members are, if it is time to.
+    pub(crate) fn heard(self: &Arc<Self>, addr: SocketAddr, leads: bool) {
+        if !self.members.lock().is_due(addr, leads, Instant::now()) {
+            return;
+        }
+        let stub = self.stubs.lock().to(addr).cluster;
+        let controller = RpcController::with_timeout(self.pace.attempt_timeout);
+        let shared = Arc::downgrade(self);
+        stub.describe_async(controller, &DescribeArgs {}, move |reply| {
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            match reply {
+                Ok(reply) => {
+                    let members = shared.members.lock().answered(addr, &reply);
+                    if let Some(members) = members {
+                        debug!(node = %addr, ?members, "the cluster's members");
+                        shared.nodes.lock().learn(&members);
+                        shared.stubs.lock().learn(&members);
+                    }
+                }
+                Err(error) => {
+                    debug!(node = %addr, %error, "does not say who the members are");
+                }
+            }
+            shared.members.lock().ended();
+        });
     }
 
     /// Opens a session for the writes that wait for one. They are told by

@@ -1,10 +1,11 @@
 //! The connections: one channel to each node, made when it is first used.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use proto::kv::KvServerRpcStub;
+use proto::membership::ClusterRpcStub;
 use rpc::{ChannelOptions, RpcChannel};
 
 use crate::options::ClerkOptions;
@@ -20,9 +21,18 @@ const RECONNECT: rpc::Backoff = rpc::Backoff {
     max: Duration::from_millis(100),
 };
 
+/// How to call one node, all on one connection.
+#[derive(Clone)]
+pub(crate) struct NodeStubs {
+    pub(crate) kv: KvServerRpcStub,
+    pub(crate) cluster: ClusterRpcStub,
+}
+
 pub(crate) struct Stubs {
-    configured: BTreeMap<SocketAddr, KvServerRpcStub>,
-    hinted: VecDeque<(SocketAddr, KvServerRpcStub)>,
+    configured: BTreeSet<SocketAddr>,
+    /// Configured, or a member.
+    listed: BTreeMap<SocketAddr, NodeStubs>,
+    hinted: VecDeque<(SocketAddr, NodeStubs)>,
     options: ChannelOptions,
 }
 
@@ -34,20 +44,21 @@ impl Stubs {
             backoff: RECONNECT,
             ..ChannelOptions::default()
         };
-        let configured = addresses
+        let listed = addresses
             .iter()
             .map(|addr| (*addr, connect(*addr, &options)))
             .collect();
         Self {
-            configured,
+            configured: addresses.iter().copied().collect(),
+            listed,
             hinted: VecDeque::new(),
             options,
         }
     }
 
     /// How to call the node at `addr`.
-    pub(crate) fn to(&mut self, addr: SocketAddr) -> KvServerRpcStub {
-        if let Some(stub) = self.configured.get(&addr) {
+    pub(crate) fn to(&mut self, addr: SocketAddr) -> NodeStubs {
+        if let Some(stub) = self.listed.get(&addr) {
             return stub.clone();
         }
         if let Some((_, stub)) = self.hinted.iter().find(|(hinted, _)| *hinted == addr) {
@@ -60,10 +71,34 @@ impl Stubs {
         self.hinted.push_back((addr, stub.clone()));
         stub
     }
+
+    /// These are the members. Connections to those that are none any more go, unless configured;
+    /// calls under way on them end as they would have.
+    pub(crate) fn learn(&mut self, members: &[SocketAddr]) {
+        let Self {
+            configured,
+            listed,
+            hinted,
+            options,
+        } = self;
+        listed.retain(|addr, _| configured.contains(addr) || members.contains(addr));
+        for addr in members {
+            let known = hinted.iter().find(|(hinted, _)| hinted == addr);
+            listed.entry(*addr).or_insert_with(|| match known {
+                Some((_, stubs)) => stubs.clone(),
+                None => connect(*addr, options),
+            });
+        }
+        hinted.retain(|(addr, _)| !listed.contains_key(addr));
+    }
 }
 
-fn connect(addr: SocketAddr, options: &ChannelOptions) -> KvServerRpcStub {
-    KvServerRpcStub::new(RpcChannel::with_options(addr, options.clone()))
+fn connect(addr: SocketAddr, options: &ChannelOptions) -> NodeStubs {
+    let channel = RpcChannel::with_options(addr, options.clone());
+    NodeStubs {
+        kv: KvServerRpcStub::new(channel.clone()),
+        cluster: ClusterRpcStub::new(channel),
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +116,13 @@ mod tests {
         }
         assert_eq!(stubs.hinted.len(), HINTED_CHANNELS_MAX);
         assert_eq!(stubs.hinted.back().unwrap().0.port(), 99);
+
+        let members = [98, 200, 201].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        stubs.learn(&members);
+        assert_eq!(stubs.listed.len(), 4);
+        assert_eq!(stubs.hinted.len(), HINTED_CHANNELS_MAX - 1);
+        stubs.learn(&members[1..2]);
+        let ports: Vec<u16> = stubs.listed.keys().map(SocketAddr::port).collect();
+        assert_eq!(ports, [1, 200], "the one configured stays");
     }
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clerk::{Backoff, Clerk, ClerkError, ClerkOptions};
+use clerk::{Backoff, Clerk, ClerkError, ClerkOptions, ReadFrom};
 use crossbeam_channel::unbounded;
 use fake::{FakeCluster, Fault, dead_address};
 
@@ -540,4 +540,108 @@ fn keys_and_values_are_any_bytes() {
         clerk.put(bytes.clone(), bytes.clone()).unwrap();
         assert_eq!(clerk.get(bytes.clone()).unwrap().unwrap(), bytes);
     }
+}
+
+/// Reads until a question for the members that began after this call has been answered and heard.
+fn read_until_members_are_known(cluster: &FakeCluster, clerk: &Clerk) {
+    let begun = cluster.state.lock().described;
+    // One at a time: with the second begun, the first has been heard.
+    while cluster.state.lock().described < begun + 3 {
+        clerk.get("x").unwrap();
+    }
+}
+
+/// No hints: what the clerk knows of the new nodes it has asked for.
+#[test]
+fn nodes_replaced_one_by_one_are_followed_until_none_of_the_configured_is_left() {
+    let mut cluster = FakeCluster::start(6, 0);
+    let options = ClerkOptions {
+        refresh_members: Some(Duration::ZERO),
+        ..options()
+    };
+    {
+        let mut state = cluster.state.lock();
+        state.hints = false;
+        state.members = vec![0, 1, 2];
+    }
+    let clerk = clerk_of(&cluster.addresses[..3], options);
+    clerk.put("x", "0").unwrap();
+    for (gone, new) in [(1, 3), (2, 4), (0, 5)] {
+        {
+            let mut state = cluster.state.lock();
+            state.members.retain(|member| *member != gone);
+            state.members.push(new);
+        }
+        read_until_members_are_known(&cluster, &clerk);
+        cluster.state.lock().leader = new;
+        cluster.stop(gone);
+        clerk.append("x", new.to_string()).unwrap();
+    }
+    assert_eq!(cluster.value("x"), "0345");
+
+    // And back, should all of those be gone: the configured ones are never forgotten.
+    let retries = clerk.stats().retries;
+    clerk.append("x", "!").unwrap();
+    assert_eq!(clerk.stats().retries, retries, "the leader is known");
+}
+
+#[test]
+fn configured_nodes_are_the_last_resort_and_questions_are_few() {
+    let cluster = FakeCluster::start(2, 0);
+    {
+        let mut state = cluster.state.lock();
+        state.hints = false;
+        state.members = vec![0];
+    }
+    let seldom = ClerkOptions {
+        refresh_members: Some(Duration::from_hours(1)),
+        ..options()
+    };
+    let clerk = clerk_of(&cluster.addresses, seldom);
+    clerk.put("x", "1").unwrap();
+    for _ in 0..100 {
+        clerk.get("x").unwrap();
+    }
+    assert_eq!(cluster.state.lock().described, 1);
+    cluster.state.lock().leader = 1;
+    clerk.append("x", "2").unwrap();
+    assert_eq!(cluster.value("x"), "12");
+
+    let cluster = FakeCluster::start(1, 0);
+    let silent = ClerkOptions {
+        refresh_members: None,
+        ..options()
+    };
+    clerk_of(&cluster.addresses, silent).put("x", "1").unwrap();
+    assert_eq!(cluster.state.lock().described, 0);
+}
+
+#[test]
+fn a_read_from_any_node_stays_with_one_until_it_fails_and_never_asks_for_the_leader() {
+    let mut cluster = FakeCluster::start(3, 2);
+    cluster.state.lock().members = vec![0, 1, 2];
+    let clerk = clerk_of(&cluster.addresses, options());
+    clerk.put("x", "1").unwrap();
+    let reader = clerk.with_reads_from(ReadFrom::Any);
+    for _ in 0..10 {
+        assert_eq!(reader.get("x").unwrap().unwrap(), "1");
+    }
+    let first = std::mem::take(&mut cluster.state.lock().read_anywhere);
+    assert_eq!(first, [first[0]; 10]);
+
+    // One that knows no leader sends it on, and is not taken for one that leads.
+    cluster.fault(first[0], Fault::Hint(""));
+    reader.get("x").unwrap();
+    let second = std::mem::take(&mut cluster.state.lock().read_anywhere)[0];
+    assert_ne!(second, first[0]);
+    cluster.stop(second);
+    reader.get("x").unwrap();
+    let third = std::mem::take(&mut cluster.state.lock().read_anywhere)[0];
+    assert_ne!(third, second);
+
+    clerk.get("x").unwrap();
+    assert!(
+        cluster.state.lock().read_anywhere.is_empty(),
+        "the leader, as before"
+    );
 }

@@ -67,10 +67,15 @@ impl KvServerRpc for KvService {
             first_of,
             done,
         };
-        self.node.read(Request {
+        let request = Request {
             asker: self.asker(&context),
             kind,
-        });
+        };
+        if args.any_node {
+            self.node.read_anywhere(request);
+        } else {
+            self.node.read(request);
+        }
     }
 
     fn open_session(

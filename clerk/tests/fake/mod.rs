@@ -14,6 +14,11 @@ use proto::kv::{
     GetArgs, GetReply, KvServerRpc, KvServerRpcService, OpenSessionArgs, OpenSessionReply,
     PutAppendArgs, PutAppendReply, StatusArgs, StatusReply,
 };
+use proto::membership::{
+    AddLearnerArgs, ChangeReply, ClusterRpc, ClusterRpcService, DescribeArgs, DescribeReply,
+    NodeArgs, ReplaceArgs, TransferArgs, TransferReply,
+};
+use proto::raft::{Member, Membership};
 use rpc::{Code, Done, ProviderHandle, ProviderOptions, RpcContext, RpcError, RpcProvider};
 
 /// How a node treats one request, instead of answering it as it should.
@@ -36,7 +41,7 @@ pub(crate) enum Fault {
 pub(crate) struct FakeCluster {
     pub(crate) state: Arc<Mutex<State>>,
     pub(crate) addresses: Vec<SocketAddr>,
-    _providers: Vec<ProviderHandle>,
+    providers: Vec<Option<ProviderHandle>>,
 }
 
 #[derive(Default)]
@@ -49,6 +54,12 @@ pub(crate) struct State {
     pub(crate) sessions_opened: u64,
     /// Served first come, first served, by the node each is meant for.
     pub(crate) faults: Vec<VecDeque<Fault>>,
+    /// Who takes part; nobody says so while this is empty.
+    pub(crate) members: Vec<usize>,
+    /// How often a node was asked who takes part.
+    pub(crate) described: u32,
+    /// Reads that any node may answer, by the node that did.
+    pub(crate) read_anywhere: Vec<usize>,
     /// Requests that came to each node.
     pub(crate) asked: Vec<u32>,
     /// (session, request) of each write that came to any node.
@@ -92,6 +103,13 @@ impl FakeCluster {
                 provider
                     .notify_service(KvServerRpcService::new(Arc::new(node)))
                     .unwrap();
+                let node = FakeNode {
+                    number,
+                    state: Arc::clone(&state),
+                };
+                provider
+                    .notify_service(ClusterRpcService::new(Arc::new(node)))
+                    .unwrap();
                 provider.start("127.0.0.1:0").unwrap()
             })
             .collect();
@@ -100,8 +118,13 @@ impl FakeCluster {
         Self {
             state,
             addresses,
-            _providers: providers,
+            providers: providers.into_iter().map(Some).collect(),
         }
+    }
+
+    /// Nobody listens there any more.
+    pub(crate) fn stop(&mut self, node: usize) {
+        drop(self.providers[node].take().expect("it runs"));
     }
 
     pub(crate) fn fault(&self, node: usize, fault: Fault) {
@@ -196,7 +219,10 @@ impl KvServerRpc for FakeNode {
             Some(Fault::Hint(hint)) => return done.run(wrong_leader(hint.to_owned())),
             Some(Fault::Expire) | None => {}
         }
-        if let Some(hint) = state.leader_address(self.number) {
+        if args.any_node {
+            let number = self.number;
+            state.read_anywhere.push(number);
+        } else if let Some(hint) = state.leader_address(self.number) {
             return done.run(wrong_leader(hint));
         }
         done.run(match state.map.get(&args.key) {
@@ -282,4 +308,54 @@ fn busy() -> RpcError {
 
 fn refused() -> RpcError {
     RpcError::new(Code::InvalidArgument, "the value is too large")
+}
+
+impl ClusterRpc for FakeNode {
+    fn describe(&self, _context: RpcContext, _args: DescribeArgs, done: Done<DescribeReply>) {
+        let mut state = self.state.lock();
+        state.described += 1;
+        let members = state.members.iter().map(|number| Member {
+            node: *number as u64,
+            address: state.addresses[*number].to_string(),
+            voter: true,
+            outgoing: false,
+        });
+        let role = if state.leader == self.number {
+            "leader"
+        } else {
+            "follower"
+        };
+        done.run(DescribeReply {
+            role: role.to_owned(),
+            membership: Some(Membership {
+                members: members.collect(),
+            }),
+            ..DescribeReply::default()
+        });
+    }
+
+    fn add_learner(&self, _context: RpcContext, _args: AddLearnerArgs, done: Done<ChangeReply>) {
+        done.refuse(refused());
+    }
+
+    fn promote(&self, _context: RpcContext, _args: NodeArgs, done: Done<ChangeReply>) {
+        done.refuse(refused());
+    }
+
+    fn remove(&self, _context: RpcContext, _args: NodeArgs, done: Done<ChangeReply>) {
+        done.refuse(refused());
+    }
+
+    fn replace(&self, _context: RpcContext, _args: ReplaceArgs, done: Done<ChangeReply>) {
+        done.refuse(refused());
+    }
+
+    fn transfer_leadership(
+        &self,
+        _context: RpcContext,
+        _args: TransferArgs,
+        done: Done<TransferReply>,
+    ) {
+        done.refuse(refused());
+    }
 }

@@ -10,6 +10,7 @@ Examples:
   caller_main                                   500 rounds against the nodes of bin/test.conf
   caller_main -f my.conf --clients 8 --count 0  eight clients at once, until Ctrl+C
   caller_main --value-size 65536 --timeout 30   large values, a patient client
+  caller_main --read-any                        reads are answered by nodes that do not lead, too
 
 Is every acknowledged write there? Write under load, kill what you like, then look:
   caller_main --count 0 --clients 8 --journal acked.txt
@@ -43,6 +44,10 @@ pub(crate) struct Args {
     /// How long a call may take, with all its repetitions, in seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub(crate) timeout: Duration,
+
+    /// Reads from any node, not from the leader alone: what is read is no older, and one trip dearer.
+    #[arg(long)]
+    pub(crate) read_any: bool,
 
     /// Gives every round a key of its own and adds each acknowledged write to FILE.
     #[arg(long, value_name = "FILE", conflicts_with = "verify")]

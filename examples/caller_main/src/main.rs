@@ -23,7 +23,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser as _;
-use clerk::Clerk;
+use clerk::{Clerk, ReadFrom};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
@@ -47,7 +47,12 @@ fn main() -> ExitCode {
     let result = Clerk::open(&args.file)
         .map_err(|error| error.to_string())
         .and_then(|clerk| {
-            let clerk = clerk.with_timeout(args.timeout);
+            let read_from = if args.read_any {
+                ReadFrom::Any
+            } else {
+                ReadFrom::Leader
+            };
+            let clerk = clerk.with_timeout(args.timeout).with_reads_from(read_from);
             match &args.verify {
                 Some(journal) => verify(&clerk, journal),
                 None => run(&clerk, &args),

@@ -44,6 +44,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     knobs: Vec<String>,
     file: ClusterFile,
+    /// The nodes know each other by the addresses of relays, which are none of the clients' business.
+    has_links: bool,
     dir: Option<TempDir>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -73,6 +75,7 @@ impl Cluster {
     /// As [`with_knobs`](Self::with_knobs), over links that can be cut.
     pub(crate) fn with_links(count: usize, knobs: &[&str]) -> (Self, Links) {
         let mut cluster = Self::prepare(count, knobs);
+        cluster.has_links = true;
         let links = Links::between(&cluster.file.nodes);
         for node in 0..count {
             let file = ClusterFile {
@@ -105,6 +108,7 @@ impl Cluster {
             nodes: nodes.collect(),
             knobs: knobs.iter().map(|&knob| knob.to_owned()).collect(),
             file,
+            has_links: false,
             dir: Some(dir),
             _alone: alone,
         }
@@ -324,7 +328,7 @@ impl Cluster {
     pub(crate) fn clerk(&self, seed: u64) -> Clerk {
         let options = ClerkOptions {
             seed: Some(seed),
-            ..ClerkOptions::default()
+            ..self.clerk_options()
         };
         Clerk::new(self.addresses(), options).unwrap()
     }
@@ -332,7 +336,15 @@ impl Cluster {
     /// A client that knows only some nodes, and so does not wait for another one.
     pub(crate) fn clerk_of(&self, nodes: &[usize]) -> Clerk {
         let addresses: Vec<SocketAddr> = nodes.iter().map(|&node| self.file.nodes[node]).collect();
-        Clerk::new(addresses, ClerkOptions::default()).unwrap()
+        Clerk::new(addresses, self.clerk_options()).unwrap()
+    }
+
+    fn clerk_options(&self) -> ClerkOptions {
+        let mut options = ClerkOptions::default();
+        if self.has_links {
+            options.refresh_members = None;
+        }
+        options
     }
 
     /// Calls one node directly, whoever leads.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use clerk::Clerk;
+use clerk::{Clerk, ReadFrom};
 
 use super::cluster::Cluster;
 use super::linearizable::{Operation, What, check};
@@ -17,7 +17,8 @@ const KEYS: u64 = 3;
 /// After so many operations all clients go on to fresh keys, so that no search grows long.
 const OPERATIONS_PER_EPOCH: u64 = 2_000;
 
-/// Clients that read and write at random until [`finish`](Recorder::finish).
+/// Clients that read and write at random until [`finish`](Recorder::finish). Every other one reads
+/// from any node, whoever leads.
 pub(crate) struct Recorder {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -33,7 +34,11 @@ impl Recorder {
         let failed = Arc::new(AtomicU64::new(0));
         let begun = Instant::now();
         let clients = (0..clients).map(|client| {
-            let clerk = cluster.clerk(seed ^ client as u64).with_timeout(timeout);
+            let read_from = [ReadFrom::Leader, ReadFrom::Any][client % 2];
+            let clerk = cluster
+                .clerk(seed ^ client as u64)
+                .with_timeout(timeout)
+                .with_reads_from(read_from);
             let (stop, count, failed) =
                 (Arc::clone(&stop), Arc::clone(&count), Arc::clone(&failed));
             let random = fastrand::Rng::with_seed(seed.wrapping_add(client as u64));

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
 /// The value of a `traceparent`: the trace, and the span in it that a call is made from.
 ///
 /// ```text
@@ -74,6 +77,13 @@ impl TraceContext {
     pub fn is_sampled(&self) -> bool {
         self.flags & 1 == 1
     }
+}
+
+/// Whether anybody may listen to the spans of calls, which are of level DEBUG. Where nobody does, a
+/// call does not begin to make one: if any dependency of a program has turned on the `log` feature
+/// of `tracing`, even a span that is disabled is put together, field by field, for the `log` crate.
+pub(crate) fn are_spans_wanted() -> bool {
+    LevelFilter::current() >= Level::DEBUG
 }
 
 /// The value of exactly `digits` lower-case hexadecimal digits.

@@ -28,7 +28,7 @@ use crate::handover::{Tray, TrayGuard};
 use crate::metadata::Metadata;
 use crate::reactor::{self, LoopHandle, Post, SourceId, WAIT_MAX};
 use crate::service::MethodDescriptor;
-use crate::trace::TraceContext;
+use crate::trace::{TraceContext, are_spans_wanted};
 use crate::wire::{
     METADATA_ENTRIES_MAX, OutputQueue, RequestHead, RequestKind, put_request, request_len,
 };
@@ -153,6 +153,9 @@ impl ChannelShared {
 
     /// The span of a call, within the caller's own: an atomic load, if nobody listens.
     fn span_of(&self, request: &Request<'_>) -> Option<Box<Span>> {
+        if !are_spans_wanted() {
+            return None;
+        }
         let MethodDescriptor { service, method } = request.method;
         let span = tracing::debug_span!(
             target: "rpc.client", "rpc.client", service, method, trace_id = Empty, peer = %self.addr

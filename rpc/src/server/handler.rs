@@ -3,10 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use tracing::Span;
 use tracing::field::Empty;
 
 use crate::reply::ReplySlot;
 use crate::service::{RpcContext, Service};
+use crate::trace::are_spans_wanted;
 
 /// Calls a handler within a span of its own. Its panic ends its call and nothing else.
 pub(super) fn run_handler(
@@ -17,14 +19,7 @@ pub(super) fn run_handler(
     reply: ReplySlot,
 ) {
     let (peer, names) = (context.peer_addr(), (context.service(), context.method()));
-    let span = tracing::debug_span!(
-        "rpc.server", service = names.0, method = names.1, trace_id = Empty, %peer
-    );
-    if let Some(trace) = context.trace()
-        && !span.is_disabled()
-    {
-        span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
-    }
+    let span = span_of(&context);
     // The reply slot, dropped on the way out, answers INTERNAL.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         span.in_scope(|| service.call(method, context, args, reply));
@@ -33,4 +28,18 @@ pub(super) fn run_handler(
         let (service, method) = names;
         tracing::error!(%peer, service, method, "a handler panicked");
     }
+}
+
+fn span_of(context: &RpcContext) -> Span {
+    if !are_spans_wanted() {
+        return Span::none();
+    }
+    let (peer, service, method) = (context.peer_addr(), context.service(), context.method());
+    let span = tracing::debug_span!("rpc.server", service, method, trace_id = Empty, %peer);
+    if let Some(trace) = context.trace()
+        && !span.is_disabled()
+    {
+        span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+    }
+    span
 }

@@ -22,8 +22,16 @@ use crate::wire::{bytes_field_len, put_bytes_field, put_varint, varint_len};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    entries: Vec<(Cow<'static, str>, Bytes)>,
+    /// `None` without entries, as with nearly every call: each call has several of these, and moves
+    /// them about, so that is one word to move and to drop.
+    #[expect(
+        clippy::box_collection,
+        reason = "a `Vec` is three words, empty or not"
+    )]
+    entries: Option<Box<Vec<Entry>>>,
 }
+
+type Entry = (Cow<'static, str>, Bytes);
 
 /// One entry as it travels.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -38,40 +46,46 @@ impl Metadata {
     /// No entries. Takes no memory.
     #[must_use]
     pub const fn new() -> Metadata {
-        Metadata {
-            entries: Vec::new(),
-        }
+        Metadata { entries: None }
     }
 
     /// Whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_none()
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.entries.as_ref().map_or(&[], |entries| entries)
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.entries.get_or_insert_default().push(entry);
     }
 
     /// Sets `key` to `value`, in place of the value that it had: of all of them, if a peer sent
     /// several.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
         let (key, value) = (key.into(), value.into());
-        let Some(first) = self.entries.iter().position(|(known, _)| *known == key) else {
-            return self.entries.push((key, value));
+        let first = self.entries().iter().position(|(known, _)| *known == key);
+        let (Some(entries), Some(first)) = (&mut self.entries, first) else {
+            return self.push((key, value));
         };
-        self.entries[first].1 = value;
+        entries[first].1 = value;
         let mut at = 0..;
-        self.entries
-            .retain(|(known, _)| at.next() <= Some(first) || *known != key);
+        entries.retain(|(known, _)| at.next() <= Some(first) || *known != key);
     }
 
     /// The value of `key`; the last one, if a peer sent several.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
-        let (_, value) = self.entries.iter().rfind(|(known, _)| known == key)?;
+        let (_, value) = self.entries().iter().rfind(|(known, _)| known == key)?;
         Some(value)
     }
 
@@ -83,18 +97,18 @@ impl Metadata {
 
     /// The entries, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let entries = self.entries.iter();
+        let entries = self.entries().iter();
         entries.map(|(key, value)| (key.as_ref(), value.as_ref()))
     }
 
     /// Adds what arrived, without a search.
     pub(crate) fn add(&mut self, entry: MetadataEntry) {
-        self.entries.push((Cow::Owned(entry.key), entry.value));
+        self.push((Cow::Owned(entry.key), entry.value));
     }
 
     /// Bytes that the entries take in a header, each with a tag of one byte.
     pub(crate) fn encoded_len(&self) -> usize {
-        let entries = self.entries.iter();
+        let entries = self.entries().iter();
         entries
             .map(|(key, value)| {
                 let len = entry_len(key, value);
@@ -105,7 +119,7 @@ impl Metadata {
 
     /// Appends the entries as the repeated message field whose tag byte is `tag`.
     pub(crate) fn put(&self, out: &mut Vec<u8>, tag: u8) {
-        for (key, value) in &self.entries {
+        for (key, value) in self.entries() {
             out.push(tag);
             put_varint(out, entry_len(key, value) as u64);
             put_bytes_field(out, 0x0a, key.as_bytes());

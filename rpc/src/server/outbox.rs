@@ -13,7 +13,9 @@ use slab::Slab;
 use crate::error::{Code, RpcError};
 use crate::metadata::Metadata;
 use crate::reactor::{SourceId, flush_later};
-use crate::wire::{OutputQueue, ReplyHead, ReplyKind, put_reply, reply_len};
+use crate::wire::{
+    MessageHead, OutputQueue, ReplyHead, ReplyKind, message_len, put_message, put_reply, reply_len,
+};
 
 /// Longest error text that travels, in bytes. Far below any sensible header limit of a client.
 const ERROR_TEXT_BYTES_MAX: usize = 4 << 10;
@@ -85,6 +87,12 @@ impl Replies {
         self.end(answer, Code::Ok);
         if answer.request_id == 0 {
             self.legacy = Some(Ok(legacy_body(body)));
+        } else if answer.metadata.is_empty() {
+            let head = MessageHead::new(answer.request_id, body_size);
+            self.framed
+                .push_frame(message_len(&head, body_size), |out| {
+                    put_message(out, &head, body);
+                });
         } else {
             self.push(&message_head(answer, body_size), Some(body));
         }
@@ -189,6 +197,7 @@ impl Replies {
 const NO_BODY: Option<&()> = None;
 
 /// The calls that replies end which will not be sent.
+#[cold]
 pub(super) fn ended_by(add: impl FnOnce(&mut Replies)) -> Vec<EndedRun> {
     let mut replies = Replies::default();
     add(&mut replies);
@@ -281,19 +290,22 @@ impl OutboxId {
         })
     }
 
-    /// Adds replies and sees to it that they are flushed. Without an outbox they are dropped, but
-    /// for the note of the calls that they end.
-    pub(super) fn add(self, add: impl FnOnce(&mut Replies)) -> Vec<EndedRun> {
+    /// Adds replies and sees to it that they are flushed.
+    ///
+    /// # Errors
+    /// There is no outbox any more. The replies are dropped, but for the note of the calls that
+    /// they end.
+    pub(super) fn add(self, add: impl FnOnce(&mut Replies)) -> Result<(), Vec<EndedRun>> {
         OUTBOXES.with_borrow_mut(|(outboxes, _)| {
             let outbox = outboxes.get_mut(self.key);
             let Some(outbox) = outbox.filter(|outbox| outbox.generation == self.generation) else {
-                return ended_by(add);
+                return Err(ended_by(add));
             };
             add(&mut outbox.replies);
             if !std::mem::replace(&mut outbox.flush_asked, true) {
                 flush_later(outbox.source);
             }
-            Vec::new()
+            Ok(())
         })
     }
 

@@ -186,7 +186,9 @@ impl ReplyPath {
 
     /// Adds to the outbox, on the loop's thread.
     fn add_here(&self, add: impl FnOnce(&mut Replies)) {
-        self.count_strays(&self.outbox.add(add));
+        if let Err(ended) = self.outbox.add(add) {
+            self.count_strays(&ended);
+        }
     }
 
     /// Calls have ended after their connection.

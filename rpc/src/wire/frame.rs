@@ -11,7 +11,8 @@
 use prost::Message;
 
 use super::header::{
-    ReplyHead, RequestHead, put_reply_head, put_request_head, reply_head_len, request_head_len,
+    MessageHead, ReplyHead, RequestHead, put_reply_head, put_request_head, reply_head_len,
+    request_head_len,
 };
 use super::limits::{Limits, METADATA_ENTRIES_MAX};
 use super::varint::{Varint32, peek_varint32, put_varint, varint_len};
@@ -197,6 +198,17 @@ pub(crate) fn put_reply(out: &mut Vec<u8>, head: &ReplyHead<'_>, body: Option<&i
     if let Some(body) = body {
         body.encode(out).expect("a Vec grows as needed");
     }
+}
+
+/// Bytes of the whole frame that [`put_message`] appends.
+pub(crate) fn message_len(head: &MessageHead, body_size: u32) -> usize {
+    head.as_bytes().len() + body_size as usize
+}
+
+/// Appends a reply that is nothing but a message, with the head that was made for its size.
+pub(crate) fn put_message(out: &mut Vec<u8>, head: &MessageHead, body: &impl Message) {
+    out.extend_from_slice(head.as_bytes());
+    body.encode(out).expect("a Vec grows as needed");
 }
 
 /// Appends what `put` appends, after its size: nearly always that is one byte, so that it need not

@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::frame::FrameError;
 use super::limits::METADATA_ENTRIES_MAX;
-use super::varint::{put_varint, take_varint, varint_len};
+use super::varint::{MAX_VARINT32_BYTES, put_varint, take_varint, varint_len};
 use crate::metadata::{Metadata, MetadataEntry};
 use crate::service::MethodDescriptor;
 
@@ -187,9 +187,14 @@ impl<'a> RequestHead<'a> {
     /// # Errors
     /// It is malformed, or has too many entries of metadata.
     pub(crate) fn decode(header: &'a [u8]) -> Result<RequestHead<'a>, FrameError> {
-        if let Some(head) = RequestHead::decode_common(header) {
-            return Ok(head);
+        match RequestHead::decode_common(header) {
+            Some(head) => Ok(head),
+            None => RequestHead::decode_any(header),
         }
+    }
+
+    #[cold]
+    fn decode_any(header: &[u8]) -> Result<RequestHead<'a>, FrameError> {
         let header = RpcHeader::decode(header)?;
         Ok(RequestHead {
             service_name: Cow::Owned(header.service_name),
@@ -205,6 +210,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The known fields with one-byte tags and nothing else; `None` leaves the rest to prost.
+    #[inline]
     fn decode_common(mut rest: &'a [u8]) -> Option<RequestHead<'a>> {
         let mut head = RequestHead::default();
         let (mut service_name, mut method_name, mut traceparent): (&[u8], &[u8], _) =
@@ -278,9 +284,14 @@ impl<'a> ReplyHead<'a> {
     /// # Errors
     /// It is malformed, or has too many entries of metadata.
     pub(crate) fn decode(header: &'a [u8]) -> Result<ReplyHead<'a>, FrameError> {
-        if let Some(head) = ReplyHead::decode_common(header) {
-            return Ok(head);
+        match ReplyHead::decode_common(header) {
+            Some(head) => Ok(head),
+            None => ReplyHead::decode_any(header),
         }
+    }
+
+    #[cold]
+    fn decode_any(header: &[u8]) -> Result<ReplyHead<'a>, FrameError> {
         let header = RpcReplyHeader::decode(header)?;
         Ok(ReplyHead {
             request_id: header.request_id,
@@ -294,6 +305,7 @@ impl<'a> ReplyHead<'a> {
     }
 
     /// The known fields with one-byte tags and nothing else; `None` leaves the rest to prost.
+    #[inline]
     fn decode_common(mut rest: &'a [u8]) -> Option<ReplyHead<'a>> {
         let mut head = ReplyHead::default();
         while let Some((&tag, after)) = rest.split_first() {
@@ -322,6 +334,52 @@ pub(crate) fn reply_head_len(head: &ReplyHead<'_>) -> usize {
         + varint_field_len(u64::from(head.refused))
         + varint_field_len(head.kind as u64)
         + head.metadata.encoded_len()
+}
+
+/// The most bytes of a [`MessageHead`]: the size, and two numbers with their tags.
+const MESSAGE_HEAD_BYTES_MAX: usize = 1 + (1 + 10) + (1 + MAX_VARINT32_BYTES);
+
+/// The encoded header of a reply that is nothing but a message, as nearly all are, with its size in
+/// front. It is put together on the stack, and so has its length before it goes anywhere.
+pub(crate) struct MessageHead {
+    bytes: [u8; MESSAGE_HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl MessageHead {
+    #[expect(clippy::cast_possible_truncation, reason = "the size is below 128")]
+    pub(crate) fn new(request_id: u64, body_size: u32) -> MessageHead {
+        let mut head = MessageHead {
+            bytes: [0; MESSAGE_HEAD_BYTES_MAX],
+            len: 1,
+        };
+        head.put(0x08, request_id);
+        head.put(0x20, u64::from(body_size));
+        head.bytes[0] = (head.len - 1) as u8;
+        head
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+    fn put(&mut self, tag: u8, mut value: u64) {
+        if value == 0 {
+            return;
+        }
+        self.push(tag);
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// Appends an [`RpcReplyHeader`].
@@ -523,6 +581,19 @@ mod tests {
             prop_assert_eq!(&ours, &header.encode_to_vec());
             prop_assert_eq!(ours.len(), reply_head_len(&head));
             prop_assert_eq!(ReplyHead::decode(&ours).unwrap(), head);
+        }
+
+        #[test]
+        fn the_head_of_a_mere_message_is_that_of_any_reply(
+            request_id: u64,
+            body_size: u32,
+        ) {
+            let head = ReplyHead { request_id, body_size, ..ReplyHead::default() };
+            let mut any = vec![0];
+            put_reply_head(&mut any, &head);
+            any[0] = u8::try_from(any.len() - 1).unwrap();
+            let head = MessageHead::new(request_id, body_size);
+            prop_assert_eq!(head.as_bytes(), any);
         }
 
         /// Also for broken bytes: the fast path accepts nothing that prost refuses.

@@ -66,6 +66,11 @@ impl InputBuffer {
         }
     }
 
+    /// Whether all that arrived was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filled == 0 && self.whole.is_empty()
+    }
+
     /// Takes `len` bytes after throwing `skip` away. The slice shares the buffer's memory.
     ///
     /// # Panics
@@ -96,10 +101,15 @@ impl InputBuffer {
     /// What has arrived grows no more.
     fn share(&mut self) {
         if self.filled > 0 {
-            self.whole_capacity = self.partial.capacity();
-            let partial = std::mem::take(&mut self.partial);
-            self.whole = pool::share(partial, std::mem::take(&mut self.filled));
+            self.share_partial();
         }
+    }
+
+    #[cold]
+    fn share_partial(&mut self) {
+        self.whole_capacity = self.partial.capacity();
+        let partial = std::mem::take(&mut self.partial);
+        self.whole = pool::share(partial, std::mem::take(&mut self.filled));
     }
 
     /// Lets a large buffer go that only a small rest of unread bytes keeps alive.

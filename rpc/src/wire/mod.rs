@@ -9,11 +9,11 @@ mod pool;
 mod varint;
 
 pub(crate) use frame::{
-    FrameError, FrontFrame, Peeked, check_body, peek_dialect, peek_reply, peek_request, put_reply,
-    put_request, reply_len, request_len,
+    FrameError, FrontFrame, Peeked, check_body, message_len, peek_dialect, peek_reply,
+    peek_request, put_message, put_reply, put_request, reply_len, request_len,
 };
 pub(crate) use header::{
-    ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len, put_bytes_field,
+    MessageHead, ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len, put_bytes_field,
 };
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use header::{

@@ -37,6 +37,13 @@ pub(crate) enum Varint32 {
 /// Reads the varint at the front of `input`, which must fit 32 bits.
 #[inline]
 pub(crate) fn peek_varint32(input: &[u8]) -> Varint32 {
+    match input.first() {
+        Some(&byte) if byte < 0x80 => Varint32::Value(u32::from(byte), 1),
+        _ => peek_long_varint32(input),
+    }
+}
+
+fn peek_long_varint32(input: &[u8]) -> Varint32 {
     let mut value = 0u64;
     for (position, &byte) in input.iter().take(MAX_VARINT32_BYTES).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * position);
@@ -57,24 +64,20 @@ pub(crate) fn peek_varint32(input: &[u8]) -> Varint32 {
 /// Takes a varint of up to 64 bits off the front of `input`; `None` if it is cut off or too long.
 #[inline]
 pub(crate) fn take_varint(input: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = input.split_first()?;
-    if first < 0x80 {
-        *input = rest;
-        return Some(u64::from(first));
-    }
-    let mut value = 0u64;
-    for (position, &byte) in input.iter().take(10).enumerate() {
+    let (&first, mut rest) = input.split_first()?;
+    let (mut byte, mut value, mut shift) = (first, u64::from(first & 0x7f), 0);
+    while byte >= 0x80 {
+        let (&next, after) = rest.split_first()?;
+        (byte, rest) = (next, after);
+        shift += 7;
         // The tenth byte carries the highest bit alone.
-        if position == 9 && byte > 1 {
+        if shift >= 63 && byte > 1 {
             return None;
         }
-        value |= u64::from(byte & 0x7f) << (7 * position);
-        if byte < 0x80 {
-            *input = &input[position + 1..];
-            return Some(value);
-        }
+        value |= u64::from(byte & 0x7f) << shift;
     }
-    None
+    *input = rest;
+    Some(value)
 }
 
 #[cfg(test)]

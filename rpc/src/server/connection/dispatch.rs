@@ -62,8 +62,7 @@ impl Connection {
         let mut another = false;
         self.more_frames = false;
         for looked_at in 0..=FRAMES_PER_TURN {
-            let unread = self.input.unread();
-            if unread.is_empty() {
+            if self.input.is_empty() {
                 self.timeouts.no_frame();
                 return Ok(());
             }
@@ -107,7 +106,10 @@ impl Connection {
                 deadline: (head.timeout_ms > 0).then(|| self.arrived + timeout),
                 credit: head.credit,
                 metadata: head.metadata.into_owned(),
-                trace: TraceContext::parse(&head.traceparent),
+                trace: match &*head.traceparent {
+                    "" => None,
+                    traceparent => TraceContext::parse(traceparent),
+                },
             };
             let found = server.lookup(&head.service_name, &head.method_name);
             let args = self.input.take(frame.body_start, frame.body_size);

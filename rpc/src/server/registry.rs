@@ -19,21 +19,23 @@ use crate::reactor::{EventLoops, LoopHandle, Post, SourceId};
 use crate::service::Service;
 use crate::stats::{ConnectionInfo, ServerMeter, ServerStats, ServiceLayout, WorkerQueue};
 use crate::transport::TlsServer;
-use crate::wire::Limits;
+use crate::wire::{Limits, names_in_header};
 
 /// One method of one registered service.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    pub(super) service: &'static str,
-    pub(super) method: &'static str,
+    pub(super) place: MethodPlace,
+    pub(super) service: &'a Registered,
+    pub(super) method: &'a Method,
+}
+
+/// Where a provider has a method.
+#[derive(Clone, Copy)]
+pub(super) struct MethodPlace {
+    /// Among the services.
+    service: usize,
     /// Among the methods of its service.
-    pub(super) index: usize,
-    /// Among all methods of the provider.
-    pub(super) method_index: MethodIndex,
-    pub(super) streaming: bool,
-    pub(super) handler: &'a Arc<dyn Service>,
-    /// The threads that its calls run on; `None`: the event loops.
-    pub(super) workers: Option<&'a Arc<WorkerPool>>,
+    pub(super) method: usize,
 }
 
 /// What a request's names lead to.
@@ -48,16 +50,19 @@ pub(super) enum Lookup<'a> {
 pub(super) struct Registered {
     name: &'static str,
     methods: Vec<Method>,
-    /// The first method's number among all methods of the provider.
-    first_method: usize,
     service: Arc<dyn Service>,
 }
 
 #[derive(Clone)]
-struct Method {
-    name: &'static str,
-    streaming: bool,
-    workers: Option<Arc<WorkerPool>>,
+pub(super) struct Method {
+    pub(super) name: &'static str,
+    /// The beginning of the header of nearly every call: the names of the service and the method.
+    pub(super) names_in_header: Box<[u8]>,
+    /// Among all methods of the provider.
+    pub(super) index: MethodIndex,
+    pub(super) streaming: bool,
+    /// The threads that its calls run on; `None`: the event loops.
+    pub(super) workers: Option<Arc<WorkerPool>>,
 }
 
 impl Registered {
@@ -65,13 +70,14 @@ impl Registered {
     pub(super) fn new(service: Arc<dyn Service>, first_method: usize) -> Registered {
         let method = |(index, &name)| Method {
             name,
+            names_in_header: names_in_header(service.name(), name).into(),
+            index: MethodIndex::new(first_method + index),
             streaming: service.is_streaming(index),
             workers: None,
         };
         Registered {
             name: service.name(),
             methods: service.methods().iter().enumerate().map(method).collect(),
-            first_method,
             service,
         }
     }
@@ -237,10 +243,10 @@ impl ServerShared {
 
     /// Finds a method. There are few services, so comparing names is the fastest index.
     pub(super) fn lookup(&self, service: &[u8], method: &[u8]) -> Lookup<'_> {
-        let Some(found) = self
+        let Some(service_place) = self
             .services
             .iter()
-            .find(|known| known.name.as_bytes() == service)
+            .position(|known| known.name.as_bytes() == service)
         else {
             let names: Vec<_> = self.services.iter().map(|known| known.name).collect();
             return Lookup::Unknown(format!(
@@ -249,7 +255,8 @@ impl ServerShared {
                 listed(&names)
             ));
         };
-        let Some(index) = found
+        let found = &self.services[service_place];
+        let Some(method_place) = found
             .methods
             .iter()
             .position(|known| known.name.as_bytes() == method)
@@ -262,16 +269,24 @@ impl ServerShared {
                 listed(&names)
             ));
         };
-        let method = &found.methods[index];
         Lookup::Found(Target {
-            service: found.name,
-            method: method.name,
-            index,
-            method_index: MethodIndex::new(found.first_method + index),
-            streaming: method.streaming,
-            handler: &found.service,
-            workers: method.workers.as_ref(),
+            place: MethodPlace {
+                service: service_place,
+                method: method_place,
+            },
+            service: found,
+            method: &found.methods[method_place],
         })
+    }
+
+    /// The method at a place that [`lookup`](ServerShared::lookup) has found.
+    pub(super) fn target(&self, place: MethodPlace) -> Target<'_> {
+        let service = &self.services[place.service];
+        Target {
+            place,
+            service,
+            method: &service.methods[place.method],
+        }
     }
 
     /// How busy the workers are.

@@ -11,8 +11,8 @@
 use prost::Message;
 
 use super::header::{
-    MessageHead, ReplyHead, RequestHead, put_reply_head, put_request_head, reply_head_len,
-    request_head_len,
+    MessageHead, PlainCall, ReplyHead, RequestHead, put_reply_head, put_request_head,
+    reply_head_len, request_head_len,
 };
 use super::limits::{Limits, METADATA_ENTRIES_MAX};
 use super::varint::{Varint32, peek_varint32, put_varint, varint_len};
@@ -97,6 +97,25 @@ pub(crate) fn peek_request<'a>(
     let head = RequestHead::decode(header)?;
     let body_size = check_body(head.args_size, limits)?;
     Ok(whole_or_incomplete(input, head, body_start, body_size))
+}
+
+/// Looks at the request at the front of `input`, if it is whole and a plain call of the method with
+/// these [names](super::header::names_in_header): nearly every request calls what the one before it
+/// called. `None` leaves it to [`peek_request`], which would find the same.
+#[inline]
+pub(crate) fn peek_plain_call(
+    input: &[u8],
+    names: &[u8],
+    limits: &Limits,
+) -> Option<Frame<PlainCall>> {
+    let (header, body_start) = peek_header(input, limits).ok()??;
+    let head = PlainCall::decode(header, names)?;
+    let body_size = check_body(head.args_size, limits).ok()?;
+    (input.len() - body_start >= body_size).then_some(Frame {
+        head,
+        body_start,
+        body_size,
+    })
 }
 
 /// Looks at the reply at the front of `input`.

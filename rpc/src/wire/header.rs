@@ -239,6 +239,43 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// What the header of a call begins with: a service and a method, as every encoder writes them.
+pub(crate) fn names_in_header(service: &str, method: &str) -> Vec<u8> {
+    let mut names = Vec::new();
+    put_bytes_field(&mut names, 0x0a, service.as_bytes());
+    put_bytes_field(&mut names, 0x12, method.as_bytes());
+    names
+}
+
+/// The header of a call of a known method that has only what every call has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlainCall {
+    pub(crate) args_size: u32,
+    /// Not 0.
+    pub(crate) request_id: u64,
+    pub(crate) timeout_ms: u32,
+}
+
+impl PlainCall {
+    /// Reads an encoded [`RpcHeader`] that begins with these [names](names_in_header) and goes on
+    /// with numbers that every call has; `None` leaves any other to [`RequestHead::decode`].
+    #[inline]
+    pub(crate) fn decode(header: &[u8], names: &[u8]) -> Option<PlainCall> {
+        let mut rest = header.strip_prefix(names)?;
+        let mut call = PlainCall::default();
+        while let Some((&tag, after)) = rest.split_first() {
+            rest = after;
+            match tag {
+                0x18 => call.args_size = take_u32(&mut rest)?,
+                0x20 => call.request_id = take_varint(&mut rest)?,
+                0x28 => call.timeout_ms = take_u32(&mut rest)?,
+                _ => return None,
+            }
+        }
+        (call.request_id != 0).then_some(call)
+    }
+}
+
 /// Bytes of the header that [`put_request_head`] writes.
 pub(crate) fn request_head_len(head: &RequestHead<'_>) -> usize {
     bytes_field_len(head.service_name.len())
@@ -594,6 +631,41 @@ mod tests {
             any[0] = u8::try_from(any.len() - 1).unwrap();
             let head = MessageHead::new(request_id, body_size);
             prop_assert_eq!(head.as_bytes(), any);
+        }
+
+        /// Whatever follows the names: what is taken for a plain call is one.
+        #[test]
+        fn plain_calls_are_read_as_any_other(
+            plain: bool,
+            numbers: (u32, u64, u32),
+            other in nearly_a_header(),
+        ) {
+            let mut bytes = names_in_header("Echo", "Say");
+            if plain {
+                let head = RequestHead {
+                    args_size: numbers.0,
+                    request_id: numbers.1,
+                    timeout_ms: numbers.2,
+                    ..RequestHead::default()
+                };
+                put_request_head(&mut bytes, &head);
+            } else {
+                bytes.extend(other);
+            }
+            let read = PlainCall::decode(&bytes, &names_in_header("Echo", "Say"));
+            if let Some(call) = read {
+                let head = RequestHead {
+                    service_name: Cow::Borrowed(b"Echo"),
+                    method_name: Cow::Borrowed(b"Say"),
+                    args_size: call.args_size,
+                    request_id: call.request_id,
+                    timeout_ms: call.timeout_ms,
+                    ..RequestHead::default()
+                };
+                prop_assert_eq!(RequestHead::decode(&bytes).unwrap(), head);
+            }
+            prop_assert!(read.is_some() || !plain || numbers.1 == 0);
+            prop_assert_eq!(PlainCall::decode(&bytes, &names_in_header("Echo", "Sa")), None);
         }
 
         /// Also for broken bytes: the fast path accepts nothing that prost refuses.

@@ -9,11 +9,12 @@ mod pool;
 mod varint;
 
 pub(crate) use frame::{
-    FrameError, FrontFrame, Peeked, check_body, message_len, peek_dialect, peek_reply,
-    peek_request, put_message, put_reply, put_request, reply_len, request_len,
+    FrameError, FrontFrame, Peeked, check_body, message_len, peek_dialect, peek_plain_call,
+    peek_reply, peek_request, put_message, put_reply, put_request, reply_len, request_len,
 };
 pub(crate) use header::{
-    MessageHead, ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len, put_bytes_field,
+    MessageHead, PlainCall, ReplyHead, ReplyKind, RequestHead, RequestKind, bytes_field_len,
+    names_in_header, put_bytes_field,
 };
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use header::{

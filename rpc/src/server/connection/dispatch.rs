@@ -22,7 +22,7 @@ use crate::service::RpcContext;
 use crate::stream::Flow;
 use crate::trace::TraceContext;
 use crate::transport::is_client_hello;
-use crate::wire::{Peeked, ReplyKind, RequestKind, peek_request};
+use crate::wire::{Peeked, PlainCall, ReplyKind, RequestKind, peek_plain_call, peek_request};
 
 /// The header of a call, without its names.
 struct Incoming {
@@ -31,6 +31,19 @@ struct Incoming {
     credit: u32,
     metadata: Metadata,
     trace: Option<TraceContext>,
+}
+
+impl Incoming {
+    /// A call with nothing that most calls do not have.
+    fn plain(request_id: u64, deadline: Option<Instant>) -> Incoming {
+        Incoming {
+            request_id,
+            deadline,
+            credit: 0,
+            metadata: Metadata::new(),
+            trace: None,
+        }
+    }
 }
 
 impl Connection {
@@ -60,6 +73,8 @@ impl Connection {
         turn: &mut Turn<'_>,
     ) -> Result<(), ConnectionError> {
         let mut another = false;
+        let limits = &server.options.limits;
+        let mut latest = self.latest.map(|place| server.target(place));
         self.more_frames = false;
         for looked_at in 0..=FRAMES_PER_TURN {
             if self.input.is_empty() {
@@ -73,7 +88,23 @@ impl Connection {
             if looked_at == FRAMES_PER_TURN {
                 break;
             }
-            let limits = &server.options.limits;
+            if let Some(target) = &latest
+                && self.front.bytes() == 0
+                && let Some(frame) =
+                    peek_plain_call(self.input.unread(), &target.method.names_in_header, limits)
+            {
+                another = true;
+                let PlainCall {
+                    request_id,
+                    timeout_ms,
+                    ..
+                } = frame.head;
+                let request = Incoming::plain(request_id, self.deadline(timeout_ms));
+                let args = self.input.take(frame.body_start, frame.body_size);
+                self.stats.begun(target.method.index.position(), 1);
+                self.dispatch_call(target, request, args);
+                continue;
+            }
             let peek = |unread| peek_request(unread, limits);
             let frame = match self.front.peek(self.input.unread(), peek)? {
                 Peeked::Incomplete { .. } => {
@@ -100,10 +131,9 @@ impl Connection {
                 self.heed(kind, request_id, credit)?;
                 continue;
             }
-            let timeout = Duration::from_millis(head.timeout_ms.into());
             let request = Incoming {
                 request_id,
-                deadline: (head.timeout_ms > 0).then(|| self.arrived + timeout),
+                deadline: self.deadline(head.timeout_ms),
                 credit: head.credit,
                 metadata: head.metadata.into_owned(),
                 trace: match &*head.traceparent {
@@ -117,9 +147,13 @@ impl Connection {
             match found {
                 Lookup::Found(target) => {
                     // Its deadline is in the book from the beginning, whether anybody asks or not.
-                    let watched = target.streaming && request.deadline.is_some();
-                    self.stats.begun(target.method_index.position(), 1);
+                    let watched = target.method.streaming && request.deadline.is_some();
+                    self.stats.begun(target.method.index.position(), 1);
                     self.dispatch_call(&target, request, args);
+                    if self.dialect == Dialect::Framed && !target.method.streaming {
+                        self.latest = Some(target.place);
+                        latest = Some(target);
+                    }
                     if watched {
                         self.set_alarm(turn);
                     }
@@ -135,6 +169,11 @@ impl Connection {
         self.more_frames = true;
         turn.again();
         Ok(())
+    }
+
+    /// When a request that has just arrived must have been answered; `timeout_ms` 0: whenever.
+    fn deadline(&self, timeout_ms: u32) -> Option<Instant> {
+        (timeout_ms > 0).then(|| self.arrived + Duration::from_millis(timeout_ms.into()))
     }
 
     /// The first request decides how the caller speaks.
@@ -187,6 +226,11 @@ impl Connection {
     }
 
     fn dispatch_call(&mut self, target: &Target<'_>, request: Incoming, args: Bytes) {
+        let &Target {
+            place,
+            service,
+            method,
+        } = target;
         let Incoming {
             request_id,
             deadline,
@@ -195,19 +239,19 @@ impl Connection {
         self.path.book.forget_early(request_id);
         if let Err(error) = self.check_limits() {
             tracing::debug!(peer = %self.peer, reason = error.text(), "call refused");
-            return self.refuse_call(target.method_index, request_id, error);
+            return self.refuse_call(method.index, request_id, error);
         }
         if deadline.is_some_and(|deadline| deadline <= self.now) {
             let text = "the deadline passed before the call was begun";
             let error = RpcError::new(Code::DeadlineExceeded, text);
-            return self.refuse_call(target.method_index, request_id, error);
+            return self.refuse_call(method.index, request_id, error);
         }
-        if target.streaming && request_id == 0 {
+        if method.streaming && request_id == 0 {
             let text = "a legacy caller cannot be answered with a stream";
             let error = RpcError::new(Code::Unimplemented, text);
-            return self.refuse_call(target.method_index, request_id, error);
+            return self.refuse_call(method.index, request_id, error);
         }
-        let flow = target
+        let flow = method
             .streaming
             .then(|| Arc::new(Flow::new(request.credit)));
         let mut context = RpcContext {
@@ -215,9 +259,9 @@ impl Connection {
                 path: Some(Arc::clone(&self.path)),
                 peer: self.peer,
                 request_id,
-                service: target.service,
-                method: target.method,
-                method_index: target.method_index,
+                service: service.name(),
+                method: method.name,
+                method_index: method.index,
                 arrived: self.arrived,
                 deadline,
                 request_bytes: args.len(),
@@ -235,7 +279,7 @@ impl Connection {
         {
             let text = format!("request_id {request_id} is in use by a call under way");
             let error = RpcError::new(Code::InvalidArgument, text);
-            return self.refuse_call(target.method_index, request_id, error);
+            return self.refuse_call(method.index, request_id, error);
         }
         self.in_flight += 1;
         let interceptors = &self.server.options.interceptors;
@@ -245,10 +289,10 @@ impl Connection {
             return ReplySlot::to_connection(context.call).refuse(error);
         }
         let reply = ReplySlot::to_connection(Arc::clone(&context.call));
-        match target.workers {
-            None => run_handler(&**target.handler, target.index, context, args, reply),
+        match &method.workers {
+            None => run_handler(service.service(), place.method, context, args, reply),
             Some(workers) => workers.submit(Job {
-                method: target.index,
+                method: place.method,
                 context,
                 args,
                 reply,

@@ -24,7 +24,7 @@ use mio::net::TcpStream;
 
 use self::ending::{DrainCause, Phase};
 use self::timeouts::Timeouts;
-use super::registry::{Arrival, Membership, ServerShared, VisitSlot};
+use super::registry::{Arrival, Membership, MethodPlace, ServerShared, VisitSlot};
 use super::reply_path::ReplyPath;
 use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
@@ -81,6 +81,8 @@ pub(super) struct Connection {
     input: InputBuffer,
     /// The frame at the front of the input.
     front: FrontFrame,
+    /// What the latest call of a caller that speaks in frames was for, if it was no stream.
+    latest: Option<MethodPlace>,
     /// When the latest bytes arrived; deadlines count from here.
     arrived: Instant,
     /// The clock when it was looked at last: when bytes arrived, or when a pause ended.
@@ -156,6 +158,7 @@ impl Connection {
             stats: Arc::clone(server.meter.for_loop(handle.index())),
             input: InputBuffer::default(),
             front: FrontFrame::default(),
+            latest: None,
             arrived: now,
             now,
             output: OutputQueue::default(),

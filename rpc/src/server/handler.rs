@@ -22,7 +22,11 @@ pub(super) fn run_handler(
     let span = span_of(&context);
     // The reply slot, dropped on the way out, answers INTERNAL.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        span.in_scope(|| service.call(method, context, args, reply));
+        let call = || service.call(method, context, args, reply);
+        match &span {
+            Some(span) => span.in_scope(call),
+            None => call(),
+        }
     }));
     if outcome.is_err() {
         let (service, method) = names;
@@ -30,9 +34,10 @@ pub(super) fn run_handler(
     }
 }
 
-fn span_of(context: &RpcContext) -> Span {
+/// The span of a call, if somebody may listen.
+fn span_of(context: &RpcContext) -> Option<Span> {
     if !are_spans_wanted() {
-        return Span::none();
+        return None;
     }
     let (peer, service, method) = (context.peer_addr(), context.service(), context.method());
     let span = tracing::debug_span!("rpc.server", service, method, trace_id = Empty, %peer);
@@ -41,5 +46,5 @@ fn span_of(context: &RpcContext) -> Span {
     {
         span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
     }
-    span
+    Some(span)
 }

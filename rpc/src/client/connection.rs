@@ -34,7 +34,7 @@ const READ_BYTES_PER_TURN: usize = 256 << 10;
 
 /// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
 /// server has something to do meanwhile.
-const FRAMES_PER_TURN: usize = 16;
+const FRAMES_PER_TURN: usize = 64;
 
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
 const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
@@ -64,6 +64,8 @@ pub(super) enum Broken {
 pub(super) struct Reading<'a> {
     /// A buffer for one read.
     scratch: &'a mut [u8],
+    /// Frames that were looked at.
+    pub(super) frames: usize,
     /// There may be more to read; others have their turn first.
     pub(super) again: bool,
     /// A ping was answered: the next one may be due before the alarm that is set for the answer.
@@ -74,6 +76,7 @@ impl<'a> Reading<'a> {
     pub(super) fn new(scratch: &'a mut [u8]) -> Reading<'a> {
         Reading {
             scratch,
+            frames: 0,
             again: false,
             alarm_is_late: false,
         }
@@ -337,7 +340,7 @@ impl Connection {
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let mut budget = READ_BYTES_PER_TURN;
         if self.more_replies {
-            self.deliver()?;
+            reading.frames += self.deliver()?;
         }
         while self.readable && !self.more_replies {
             if budget == 0 {
@@ -356,7 +359,7 @@ impl Connection {
                     let drained = read.drained && self.stream.a_short_read_drains();
                     self.readable = !drained || self.read_closed;
                     reading.alarm_is_late |= self.heard();
-                    self.deliver()?;
+                    reading.frames += self.deliver()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     (self.readable, self.read_closed) = (false, false);
@@ -390,10 +393,11 @@ impl Connection {
 
     // ---- what the server says
 
-    /// Takes frames that have arrived.
-    fn deliver(&mut self) -> Result<(), Broken> {
+    /// Takes frames that have arrived, and tells how many it looked at.
+    fn deliver(&mut self) -> Result<usize, Broken> {
         self.more_replies = false;
-        for delivered in 0.. {
+        let mut delivered = 0;
+        loop {
             let unread = self.input.unread();
             // Of a reply whose header was looked at, the body has to arrive before it is again.
             if unread.is_empty() || unread.len() < self.frame_bytes {
@@ -414,6 +418,7 @@ impl Connection {
                 let error = error_of(&head).with_may_have_executed(false);
                 return Err(Broken::Refused(error));
             }
+            delivered += 1;
             if !std::mem::replace(&mut self.proven, true) {
                 self.shared.answered();
             }
@@ -452,7 +457,7 @@ impl Connection {
         if self.in_flight.expects_replies() {
             self.quiet_since = Some(reactor::now());
         }
-        Ok(())
+        Ok(delivered)
     }
 
     fn on_control(&mut self, kind: ReplyKind, id: u64) {

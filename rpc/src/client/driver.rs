@@ -377,10 +377,12 @@ impl Driver {
         let mut reading = Reading::new(turn.scratch);
         self.each(|connection| f(connection, &mut reading));
         let Reading {
+            frames,
             again,
             alarm_is_late,
             ..
         } = reading;
+        turn.took_frames(frames);
         if again {
             turn.again();
         }

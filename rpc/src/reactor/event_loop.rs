@@ -24,6 +24,11 @@ const SCRATCH_BYTES: usize = 128 << 10;
 /// Rounds over the loop's posts to itself in one turn; what is posted later waits for the next one.
 const LOCAL_ROUNDS_MAX: usize = 4;
 
+/// With so many frames taken between two waits, what a sleep costs is little for each of them, and
+/// the peers that they are answered to have as much to do first: a watch would be long, and in the
+/// way of others on the same core.
+const FRAMES_WORTH_A_SLEEP: usize = 32;
+
 /// The waker's token; no source can have it, since slots are fewer.
 const WAKER: Token = Token(usize::MAX);
 
@@ -93,6 +98,7 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     again_asked: &'a mut bool,
     again: &'a mut Vec<SourceId>,
+    frames: &'a mut usize,
 }
 
 impl Turn<'_> {
@@ -107,6 +113,11 @@ impl Turn<'_> {
             *self.alarm = Some(at);
             self.timers.push(at, self.id);
         }
+    }
+
+    /// Notes that the source has taken frames off its input.
+    pub(crate) fn took_frames(&mut self, frames: usize) {
+        *self.frames += frames;
     }
 
     /// Asks for another `on_ready`, after the other sources had theirs. Asking twice is asking
@@ -184,6 +195,8 @@ struct EventLoop {
     scratch: Box<[u8]>,
     again: Vec<SourceId>,
     patience: Patience,
+    /// Taken by its sources since it waited last.
+    frames: usize,
 }
 
 struct Slot {
@@ -208,6 +221,7 @@ impl EventLoop {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             again: Vec::new(),
             patience: Patience::default(),
+            frames: 0,
         }
     }
 
@@ -269,7 +283,12 @@ impl EventLoop {
         let mut idle = self.again.is_empty()
             && FLUSHES.with_borrow(Vec::is_empty)
             && !LoopHandle::has_local_posts();
-        if idle && self.watch(events) {
+        let frames = if idle {
+            std::mem::take(&mut self.frames)
+        } else {
+            0
+        };
+        if idle && frames < FRAMES_WORTH_A_SLEEP && self.watch(events) {
             NOW.set(Some(Instant::now()));
             return;
         }
@@ -411,6 +430,7 @@ impl EventLoop {
             timers: &mut self.timers,
             again_asked: &mut slot.again_asked,
             again: &mut self.again,
+            frames: &mut self.frames,
         };
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut turn)));
         if result.is_err() {

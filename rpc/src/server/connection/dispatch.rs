@@ -94,6 +94,7 @@ impl Connection {
                     peek_plain_call(self.input.unread(), &target.method.names_in_header, limits)
             {
                 another = true;
+                turn.took_frames(1);
                 let PlainCall {
                     request_id,
                     timeout_ms,
@@ -117,6 +118,7 @@ impl Connection {
                 Peeked::Complete(frame) => frame,
             };
             another = true;
+            turn.took_frames(1);
             let head = frame.head;
             if head.kind == RequestKind::Unknown {
                 let frame_bytes = frame.body_start + frame.body_size;

@@ -188,6 +188,12 @@ impl InputBuffer {
             self.skip -= skipped;
             bytes = &bytes[skipped..];
         }
+        if self.is_empty() && self.partial.is_empty() && !pool::is_worth(bytes.len()) {
+            // Most reads bring whole small frames: they are shared as they are.
+            self.whole = Bytes::copy_from_slice(bytes);
+            self.whole_capacity = bytes.len();
+            return;
+        }
         let (unread, filled) = (self.unread(), self.unread().len() + bytes.len());
         if self.has_room(bytes.len()) {
             self.partial[filled - bytes.len()..filled].copy_from_slice(bytes);

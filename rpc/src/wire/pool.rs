@@ -64,7 +64,8 @@ pub(super) fn take_joined(first: &[u8], second: &[u8]) -> Vec<u8> {
     buffer
 }
 
-fn is_worth(len: usize) -> bool {
+/// Whether a message of this length had better have a pooled buffer.
+pub(super) fn is_worth(len: usize) -> bool {
     (WORTH_BYTES..=BUFFER_BYTES).contains(&len)
 }
 

@@ -112,7 +112,9 @@ impl Connection {
 
     /// A peer that begins no more calls gets its replies and is then closed.
     pub(super) fn close_if_finished(&mut self, turn: &mut Turn<'_>) -> Next {
-        if !self.is_finished() {
+        // Asked first, since it is so after nearly every turn.
+        let goes_on = self.phase == Phase::Open && !self.read_closed && !self.goodbye;
+        if goes_on || !self.is_finished() {
             return Next::Keep;
         }
         match self.phase {

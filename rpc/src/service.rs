@@ -94,7 +94,7 @@ impl RpcContext {
     /// The same context as part of a trace.
     #[must_use]
     pub fn with_trace(mut self, trace: TraceContext) -> RpcContext {
-        Call::change(&mut self.call).trace = Some(trace);
+        Call::change(&mut self.call).trace = Some(Box::new(trace));
         self
     }
 
@@ -185,7 +185,7 @@ impl RpcContext {
     /// The trace and span that the call was made from, if the caller sent one.
     #[must_use]
     pub fn trace(&self) -> Option<&TraceContext> {
-        self.call.trace.as_ref()
+        self.call.trace.as_deref()
     }
 
     /// Whether nobody waits for the answer any more: the caller has given the call up, its

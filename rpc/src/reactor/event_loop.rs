@@ -27,7 +27,7 @@ const LOCAL_ROUNDS_MAX: usize = 4;
 /// With so many frames taken between two waits, what a sleep costs is little for each of them, and
 /// the peers that they are answered to have as much to do first: a watch would be long, and in the
 /// way of others on the same core.
-const FRAMES_WORTH_A_SLEEP: usize = 32;
+const FRAMES_WORTH_A_SLEEP: usize = 16;
 
 /// The waker's token; no source can have it, since slots are fewer.
 const WAKER: Token = Token(usize::MAX);

@@ -49,7 +49,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Option<Instant>,
     pub(crate) request_bytes: usize,
     pub(crate) metadata: Metadata,
-    pub(crate) trace: Option<TraceContext>,
+    /// Apart, since it is large and most calls have none.
+    pub(crate) trace: Option<Box<TraceContext>>,
     /// What holds a streaming call's items back; `None` for a unary one.
     pub(super) flow: Option<Arc<Flow>>,
     /// The call that this is a changed view of: the state below is that one's.
@@ -89,7 +90,7 @@ impl Call {
             let view = Call {
                 path: call.path.clone(),
                 metadata: call.metadata.clone(),
-                trace: call.trace,
+                trace: call.trace.clone(),
                 flow: call.flow.clone(),
                 original: Some(Arc::clone(call.original.as_ref().unwrap_or(call))),
                 state: CallState::new(),

@@ -64,6 +64,21 @@ fn peek_long_varint32(input: &[u8]) -> Varint32 {
 /// Takes a varint of up to 64 bits off the front of `input`; `None` if it is cut off or too long.
 #[inline]
 pub(crate) fn take_varint(input: &mut &[u8]) -> Option<u64> {
+    // Most are sizes, ids and timeouts of one or two bytes.
+    match **input {
+        [byte @ ..0x80, ref rest @ ..] => {
+            *input = rest;
+            Some(u64::from(byte))
+        }
+        [low, high @ ..0x80, ref rest @ ..] => {
+            *input = rest;
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+        }
+        _ => take_long_varint(input),
+    }
+}
+
+fn take_long_varint(input: &mut &[u8]) -> Option<u64> {
     let (&first, mut rest) = input.split_first()?;
     let (mut byte, mut value, mut shift) = (first, u64::from(first & 0x7f), 0);
     while byte >= 0x80 {

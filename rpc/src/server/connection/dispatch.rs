@@ -30,7 +30,7 @@ struct Incoming {
     deadline: Option<Instant>,
     credit: u32,
     metadata: Metadata,
-    trace: Option<TraceContext>,
+    trace: Option<Box<TraceContext>>,
 }
 
 impl Incoming {
@@ -140,7 +140,7 @@ impl Connection {
                 metadata: head.metadata.into_owned(),
                 trace: match &*head.traceparent {
                     "" => None,
-                    traceparent => TraceContext::parse(traceparent),
+                    traceparent => TraceContext::parse(traceparent).map(Box::new),
                 },
             };
             let found = server.lookup(&head.service_name, &head.method_name);

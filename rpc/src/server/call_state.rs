@@ -1,21 +1,22 @@
 //! [`CallState`]: how far a call is, between the threads that ask about it and the one that
 //! answers.
 
-use super::sync::atomic::{AtomicU64, Ordering};
+use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The connection's book holds an entry for the call.
 const IN_BOOK: u64 = 1;
 /// The call has been answered, or is about to be.
 const ANSWERED: u64 = 2;
-/// There is metadata for the reply.
-const REPLY_METADATA: u64 = 4;
-
 /// Where the number of that entry stands, above the flags.
-const ENTRY_SHIFT: u32 = 3;
+const ENTRY_SHIFT: u32 = 2;
 
-/// The three flags of a call that threads set while it runs, and which of the book's entries is
-/// its.
-pub(super) struct CallState(AtomicU64);
+/// What threads set of a call while it runs.
+pub(super) struct CallState {
+    /// Two flags, and which of the book's entries is its.
+    book: AtomicU64,
+    /// There is metadata for the reply.
+    reply_metadata: AtomicBool,
+}
 
 /// Whether a call may be entered into the book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,10 @@ pub(super) enum Entering {
 impl CallState {
     /// Of a call that begins.
     pub(super) fn new() -> CallState {
-        CallState(AtomicU64::new(0))
+        CallState {
+            book: AtomicU64::new(0),
+            reply_metadata: AtomicBool::new(false),
+        }
     }
 
     /// Marks the call as being in the book, under the number `next_entry` if it is not there yet.
@@ -43,7 +47,7 @@ impl CallState {
             _ => None,
         };
         let entered = self
-            .0
+            .book
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, entering);
         match entered {
             Ok(before) if before & IN_BOOK == 0 => Entering::First,
@@ -55,16 +59,18 @@ impl CallState {
     /// Marks the call as answered. The entry that it has in the book it has to leave.
     #[must_use]
     pub(super) fn answer(&self) -> Option<u64> {
-        let before = self.0.fetch_or(ANSWERED, Ordering::AcqRel);
+        // Nobody asks any more for an entry that it had. A swap is one instruction; to add a flag
+        // and learn what was there is a loop.
+        let before = self.book.swap(ANSWERED, Ordering::AcqRel);
         (before & IN_BOOK != 0).then_some(before >> ENTRY_SHIFT)
     }
 
     /// There is metadata for the reply from now on.
     pub(super) fn note_reply_metadata(&self) {
-        self.0.fetch_or(REPLY_METADATA, Ordering::Release);
+        self.reply_metadata.store(true, Ordering::Release);
     }
 
     pub(super) fn has_reply_metadata(&self) -> bool {
-        self.0.load(Ordering::Acquire) & REPLY_METADATA != 0
+        self.reply_metadata.load(Ordering::Acquire)
     }
 }

@@ -41,7 +41,9 @@ pub struct Config {
 /// **The assumption**: between any two members, one clock gains on the other by at most
 /// `max_drift_percent` over one election timeout. Clocks may show any time, and a process may pause
 /// for any length; but one whose clock runs slower than that while it leads may answer a read from
-/// a state that another leader has gone beyond. Whoever cannot promise this leaves leases off.
+/// a state that another leader has gone beyond. So is a machine that is suspended, or moved as a
+/// virtual one, if its monotonic clock stands still meanwhile. Whoever cannot promise this leaves
+/// leases off.
 ///
 /// All members must have it on or off alike: a node with leases gives no vote in the first election
 /// timeout after its start, as it may have promised silence to a leader before.

@@ -131,6 +131,8 @@ impl Raft {
     pub(super) fn count_own_vote(&mut self) {
         let durable = self.journal.covers_hard_state() <= self.journal.durable_id();
         if self.role == Role::Candidate && durable && !self.votes.contains_key(&self.config.id) {
+            // The requests leave only now: however slow the disk, the others have a whole timeout.
+            self.restart_election_timer();
             self.record_vote(self.config.id, true);
         }
     }

@@ -10,15 +10,15 @@ use super::effect::{Effect, ProposeError, Role};
 use super::message::Message;
 use super::raft::Raft;
 use super::read_index::{MAX_READS, Origin};
-use super::types::{CallId, LogIndex, NodeId, ReadId, Term};
+use super::types::{CallId, LogIndex, Millis, NodeId, ReadId, Term};
 
 /// The reads that wait to be asked for, and those that were.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ForwardedReads {
     /// Of the latest question. Never falls, so that an old answer serves no younger read.
     number: u64,
-    /// Whom it went to.
-    asked: Option<NodeId>,
+    /// Whom it went to, and when, unless it is answered.
+    asked: Option<(NodeId, Millis)>,
     running: Vec<ReadId>,
     /// They came after it was sent.
     waiting: Vec<ReadId>,
@@ -71,7 +71,7 @@ impl Raft {
             waiting,
         } = &mut self.forwarded;
         *number += 1;
-        *asked = Some(leader);
+        *asked = Some((leader, self.now));
         std::mem::swap(running, waiting);
         let question = Message::ReadIndex {
             term: self.current_term,
@@ -81,9 +81,12 @@ impl Raft {
     }
 
     /// As leader: a follower has reads to serve.
-    pub(super) fn on_read_index(&mut self, call: CallId, number: u64) {
+    ///
+    /// None for a node that was removed: it will never have what an index asks for.
+    pub(super) fn on_read_index(&mut self, from: NodeId, call: CallId, number: u64) {
         let origin = Origin::Follower { call, number };
-        if self.role != Role::Leader || self.take_read(origin).is_err() {
+        let is_served = self.role == Role::Leader && self.memberships.latest().contains(from);
+        if !is_served || self.take_read(origin).is_err() {
             self.answer_read(origin, None);
         }
     }
@@ -95,7 +98,7 @@ impl Raft {
         number: u64,
         index: Option<LogIndex>,
     ) {
-        if self.forwarded.number != number || self.forwarded.asked != Some(from) {
+        if self.forwarded.number != number || !self.has_asked(from) {
             return;
         }
         self.forwarded.asked = None;
@@ -113,11 +116,35 @@ impl Raft {
 
     /// The question, or its answer, was lost.
     pub(super) fn lost_question(&mut self, to: NodeId) {
-        if self.forwarded.asked == Some(to) {
-            self.forwarded.asked = None;
-            let running = std::mem::take(&mut self.forwarded.running);
-            self.refuse_forwarded(running);
+        if self.has_asked(to) {
+            self.give_up_question();
         }
+    }
+
+    /// A question may be lost without a word: held for a disk until its term was over, or its answer
+    /// dropped by a driver that has too much to do. Nothing may wait for it forever.
+    pub(super) fn expire_question(&mut self) {
+        if self.now >= self.question_deadline() {
+            self.give_up_question();
+        }
+    }
+
+    /// When the question that is under way, if any, counts as lost.
+    pub(super) fn question_deadline(&self) -> Millis {
+        let patience_ms = 2 * self.config.election_timeout_ms.1;
+        self.forwarded
+            .asked
+            .map_or(Millis::new(u64::MAX), |(_, at)| at.plus(patience_ms))
+    }
+
+    fn has_asked(&self, node: NodeId) -> bool {
+        self.forwarded.asked.is_some_and(|(asked, _)| asked == node)
+    }
+
+    fn give_up_question(&mut self) {
+        self.forwarded.asked = None;
+        let running = std::mem::take(&mut self.forwarded.running);
+        self.refuse_forwarded(running);
     }
 
     /// Refuses all of them: this node does nothing more.

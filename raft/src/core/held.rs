@@ -13,7 +13,7 @@ use super::message::{AppendOutcome, Message};
 use super::types::{CallId, LogId, LogIndex, Term, WriteId};
 
 /// Messages held at most. A peer has a few calls under way, so only a disk that hangs for minutes,
-/// or a peer that misbehaves, gets here; what comes beyond is answered with [`no_news`] at once.
+/// or a peer that misbehaves, gets here. Then the oldest makes room ([`withdrawn`]).
 pub(super) const MAX_HELD: usize = 4096;
 
 /// The messages that wait, by the write that they wait for.
@@ -25,9 +25,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// True if nothing more can be held.
-    pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= MAX_HELD
+    /// The message that must go before another can be held.
+    pub(super) fn make_room(&mut self) -> Option<Effect> {
+        if self.waiting.len() < MAX_HELD {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, effect)| effect)
     }
 
     /// Holds `effect` until `write` is durable.
@@ -77,6 +80,35 @@ impl Held {
     }
 }
 
+/// What is left of a message that can wait no longer: an answer without its promise, as every call
+/// must be answered; of a request nothing. `term` is durable.
+pub(super) fn withdrawn(effect: Effect, term: Term) -> Option<Effect> {
+    let Effect::Reply { call, message } = effect else {
+        return None;
+    };
+    let message = match message {
+        Message::RequestVoteReply { pre_vote, .. } => Message::RequestVoteReply {
+            term,
+            vote_granted: false,
+            pre_vote,
+        },
+        Message::InstallSnapshotReply { last_included, .. } => Message::InstallSnapshotReply {
+            term,
+            last_included,
+            next_offset: 0,
+            installed: false,
+        },
+        Message::ReadIndexReply { number, .. } => Message::ReadIndexReply {
+            term,
+            number,
+            index: None,
+        },
+        Message::TimeoutNowReply { .. } => Message::TimeoutNowReply { term },
+        _ => nothing_accepted(term),
+    };
+    Some(Effect::Reply { call, message })
+}
+
 /// An answer that promises nothing and tells nothing new: a refusal of a term that is durable
 /// already. For requests that deserve no better, since every call must be answered.
 pub(super) fn no_news(call: CallId, request: &Message, term: Term) -> Effect {
@@ -98,16 +130,21 @@ pub(super) fn no_news(call: CallId, request: &Message, term: Term) -> Effect {
             number: *number,
             index: None,
         },
-        _ => Message::AppendEntriesReply {
-            term,
-            outcome: AppendOutcome::Rejected {
-                rejected: LogIndex::ZERO,
-                hint: LogId::ZERO,
-            },
-            round: 0,
-        },
+        _ => nothing_accepted(term),
     };
     Effect::Reply { call, message }
+}
+
+/// No leader acts upon it: what it would reject is proven.
+fn nothing_accepted(term: Term) -> Message {
+    Message::AppendEntriesReply {
+        term,
+        outcome: AppendOutcome::Rejected {
+            rejected: LogIndex::ZERO,
+            hint: LogId::ZERO,
+        },
+        round: 0,
+    }
 }
 
 /// Whether a message is a request, whose call must be answered.

@@ -85,6 +85,8 @@ mod commit_test;
 #[cfg(test)]
 mod election_test;
 #[cfg(test)]
+mod forwarded_reads_test;
+#[cfg(test)]
 mod read_index_test;
 #[cfg(test)]
 mod replication_test;

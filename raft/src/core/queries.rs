@@ -17,8 +17,8 @@ impl Raft {
             _ if self.is_halted() => Millis::new(u64::MAX),
             Role::Leader if self.peers.is_empty() => Millis::new(u64::MAX),
             Role::Leader => self.heartbeat_at.min(self.quorum_deadline()),
-            _ if !self.may_campaign() => Millis::new(u64::MAX),
-            _ => self.election_deadline,
+            _ if !self.may_campaign() => self.question_deadline(),
+            _ => self.election_deadline.min(self.question_deadline()),
         }
     }
 

@@ -193,6 +193,7 @@ impl Raft {
         // After a pause, doubt comes first: nothing that arrived meanwhile is heard by a leader that
         // may have been replaced.
         self.check_quorum();
+        self.expire_question();
         if self.role == Role::Leader {
             self.check_transfer();
             self.forget_those_who_left();
@@ -219,11 +220,6 @@ impl Raft {
         let term = message.term();
         if let Err(reason) = self.admit(from, &message) {
             tracing::error!(node = %self.config.id, %from, reason, "refused a message");
-            self.refuse(call, &message);
-            return;
-        }
-        if self.held.is_full() && held::is_request(&message) {
-            tracing::warn!(node = %self.config.id, %from, "refused a request: the disk does not keep up");
             self.refuse(call, &message);
             return;
         }
@@ -294,7 +290,7 @@ impl Raft {
             Message::TimeoutNowReply { term } => {
                 self.hear_follower(from, term);
             }
-            Message::ReadIndex { number, .. } => self.on_read_index(call, number),
+            Message::ReadIndex { number, .. } => self.on_read_index(from, call, number),
             Message::ReadIndexReply { number, index, .. } => {
                 self.on_read_index_reply(from, number, index);
             }
@@ -467,6 +463,11 @@ impl Raft {
         if write <= self.journal.durable_id() {
             self.effects.push(effect);
         } else {
+            // Full, so the disk has hung for long: whoever waits for the oldest has given up on it.
+            if let Some(oldest) = self.held.make_room() {
+                let durable_term = self.journal.durable_term();
+                self.effects.extend(held::withdrawn(oldest, durable_term));
+            }
             self.held.hold(write, effect);
         }
     }

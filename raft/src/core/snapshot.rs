@@ -18,7 +18,7 @@ use super::types::{CallId, Compaction, LogId, LogIndex, NodeId, Term, WriteId};
 /// While a follower receives a snapshot, what follows that snapshot is kept for it, up to this many
 /// times [`Config::retained_log_bytes`](super::Config::retained_log_bytes): otherwise a transfer
 /// slower than the log grows would never be the last (failure 85).
-const RECEIVER_TAIL_FACTOR: usize = 4;
+pub(super) const RECEIVER_TAIL_FACTOR: usize = 32;
 
 impl Raft {
     /// A snapshot of everything up to `last_included` is durable. Lets the head of the log go (§7).

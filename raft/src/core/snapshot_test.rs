@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::message::Message;
+use super::snapshot::RECEIVER_TAIL_FACTOR;
 use super::testing::*;
 use super::types::{CallId, Compaction, HardState, LogId, Restored, Term};
 use super::{Committed, Effect};
@@ -396,9 +397,9 @@ fn the_log_is_kept_for_a_follower_that_receives_a_snapshot() {
         index(8),
         "all that follows the snapshot under way"
     );
-    let prev = compact_after(100);
+    let prev = compact_after(1_000);
     assert!(prev > index(8), "but not without end");
-    assert!(bench.raft.log_bytes() <= 4 * tail_bytes);
+    assert!(bench.raft.log_bytes() <= RECEIVER_TAIL_FACTOR * tail_bytes);
 }
 
 /// Failure 3, and 92: chunks' answers of older terms or unknown files change nothing.

@@ -115,13 +115,18 @@ impl<W: Waiter> NodeHandle<W> {
 
 impl<W: Waiter> Driver<W> {
     pub(super) fn on_wish(&mut self, wish: Wish) {
+        // What has just ended is answered before something else takes its place.
+        self.answer_change();
         match wish {
             Wish::Change(change, answer) => match self.raft.change_membership(change) {
                 Ok(id) => self.begun.change = Some((id, answer)),
                 Err(error) => answer(Err(error.into())),
             },
             Wish::Transfer(to, answer) => match self.raft.transfer_leadership(to) {
-                Ok(to) => self.begun.transfer = Some((to, answer)),
+                Ok(to) => {
+                    self.transfer_is_over();
+                    self.begun.transfer = Some((to, answer));
+                }
                 Err(error) => answer(Err(error.into())),
             },
             Wish::Followers(answer) => answer(self.raft.followers().collect()),
@@ -160,7 +165,19 @@ impl<W: Waiter> Driver<W> {
     }
 
     pub(super) fn transfer_failed(&mut self, to: NodeId) {
-        if let Some((_, answer)) = self.begun.transfer.take() {
+        if self
+            .begun
+            .transfer
+            .as_ref()
+            .is_some_and(|(meant, _)| *meant == to)
+        {
+            self.transfer_is_over();
+        }
+    }
+
+    /// This node leads again, or hands over anew: what was under way has come to nothing.
+    pub(super) fn transfer_is_over(&mut self) {
+        if let Some((to, answer)) = self.begun.transfer.take() {
             answer(Err(TransferFailure::TimedOut { to }));
         }
     }

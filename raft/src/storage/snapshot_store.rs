@@ -17,7 +17,9 @@ use super::snapshot_file::{self, DIR, SnapshotReader};
 use super::snapshot_writer::SnapshotWriter;
 use crate::core::{LogId, LogIndex, Membership};
 
-/// Snapshots kept: the newest, and one to fall back on should it be found damaged.
+/// Snapshots kept: the newest, and one to fall back on should it be found damaged. The log must reach
+/// back to that one, which it does only while little is written between two snapshots; otherwise a
+/// damaged newest one is named, and the node comes back as a new member.
 const KEPT: usize = 2;
 
 /// A snapshot under way is synced each time this much was written, so that the last sync is short:

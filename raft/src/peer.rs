@@ -133,6 +133,9 @@ impl Peers {
 
     /// Keeps the channels that are still right, and opens and closes the others. Members that left
     /// are kept while calls to them may be under way: until the next change.
+    ///
+    /// Where a node is called that the cluster file lists is for that file to say: a cluster that moved
+    /// to other addresses could not elect anybody to tell the log so.
     pub(crate) fn follow(&mut self, options: &NodeOptions, membership: &Membership) {
         let addresses = membership.addresses();
         if !membership.is_joint() {
@@ -146,6 +149,7 @@ impl Peers {
             if id == options.id {
                 continue;
             }
+            let address = options.initial.addresses().get(&id).unwrap_or(address);
             if self.peers.get(&id).is_some_and(|(at, _)| at == address) {
                 continue;
             }

@@ -52,9 +52,14 @@ impl Nodes {
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
+        self.start_node_told_of(node, self.addresses.len());
+    }
+
+    /// Starts a node whose cluster file lists only the first `listed` nodes.
+    pub(crate) fn start_node_told_of(&mut self, node: usize, listed: usize) {
         let options = NodeOptions::new(
             NodeId::new(node as u64),
-            &self.addresses,
+            &self.addresses[..listed],
             7,
             self.data_dir(node),
             EventLoops::start(1, "test-node").unwrap(),

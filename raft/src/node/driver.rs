@@ -26,10 +26,14 @@ use super::recorder::Recorded;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
-    CallId, Config, Effect, Entry, LogId, Message, Millis, NodeId, ProposeError, Raft, Role, Term,
+    CallId, Config, Effect, Entry, LogId, Membership, Message, Millis, NodeId, ProposeError, Raft,
+    Role, Term,
 };
 use crate::peer::Peers;
-use crate::storage::{Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, TornTail};
+use crate::storage::{
+    Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, StorageError, TornTail,
+    first_members,
+};
 
 /// Events, and client requests, that one turn takes at most: bounds how long a heartbeat waits.
 const MAX_TURN: usize = 1024;
@@ -92,7 +96,7 @@ type Recovered<W> = (
 
 impl<W: Waiter> Driver<W> {
     /// Opens the data directory and starts the helper threads.
-    pub(super) fn recover(options: NodeOptions) -> Result<Recovered<W>, StartError> {
+    pub(super) fn recover(mut options: NodeOptions) -> Result<Recovered<W>, StartError> {
         let identity = Identity {
             node: options.id,
             cluster: options.cluster_id,
@@ -102,7 +106,8 @@ impl<W: Waiter> Driver<W> {
             ..Default::default()
         };
         let disk = RealDisk::open(&options.data_dir)?;
-        let (persister, recovered) = Persister::open(disk, identity, persister_options)?;
+        let (persister, recovered) = Persister::open(disk.clone(), identity, persister_options)?;
+        options.initial = members_of(&disk, &options)?;
         let snapshots = persister.snapshots();
         let raft = Recorded::new(
             core_config(&options),
@@ -380,9 +385,8 @@ impl<W: Waiter> Driver<W> {
         };
         let timeout = match &message {
             // An election that waits longer than its timeout is over.
-            Message::RequestVote { .. } | Message::TimeoutNow { .. } => {
-                self.options.election_timeout.0
-            }
+            Message::RequestVote { .. } => self.options.election_timeout.1,
+            Message::TimeoutNow { .. } => self.options.election_timeout.0,
             // Covers a slow fdatasync at the follower; heartbeats tell meanwhile that it lives. A
             // large entry must not be given up, and sent again, while it is still travelling.
             Message::AppendEntries { entries, .. } => {
@@ -437,7 +441,9 @@ impl<W: Waiter> Driver<W> {
         if let Some(leader) = leader {
             self.transfer_succeeded(leader);
         }
-        if role != Role::Leader {
+        if role == Role::Leader {
+            self.transfer_is_over();
+        } else {
             self.delivery.leadership_lost(leader);
             for sender in self.snapshot_senders.values() {
                 sender.cancel();
@@ -536,6 +542,18 @@ impl<W: Waiter> Driver<W> {
             sender.cancel();
         }
     }
+}
+
+/// The members with which this directory began, whoever is listed now.
+fn members_of(disk: &RealDisk, options: &NodeOptions) -> Result<Membership, StorageError> {
+    let first = first_members(disk, &options.initial)?;
+    if first != options.initial {
+        tracing::info!(
+            node = %options.id, listed = %options.initial, began_with = %first,
+            "other voters are listed than this directory began with; `kvctl cluster` changes members"
+        );
+    }
+    Ok(first)
 }
 
 fn core_config(options: &NodeOptions) -> Config {

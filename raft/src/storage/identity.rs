@@ -11,16 +11,15 @@
 //! Text, so that an operator can read it; the checksum covers the lines before its own. It is
 //! written last when a directory is first set up, and so also says that the rest is there.
 
-use std::io;
 use std::path::Path;
 
 use crate::core::NodeId;
 
 use super::disk::Disk;
+use super::sealed_text::{self, hex, unseal};
 use super::{FORMAT_VERSION, StorageError};
 
 pub(super) const FILE: &str = "IDENTITY";
-const TEMPORARY: &str = "IDENTITY.new";
 const TITLE: &str = "raft data directory";
 
 /// Whose directory this is.
@@ -45,21 +44,14 @@ impl Identity {
 
     /// Whose directory it says that it is, if it says anything.
     pub(super) fn recorded(disk: &dyn Disk) -> Result<Option<Self>, StorageError> {
-        let file = disk.locate(Path::new(FILE));
-        let content = match disk.read(Path::new(FILE)) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StorageError::io("read", file, error)),
+        let Some(content) = sealed_text::read(disk, FILE)? else {
+            return Ok(None);
         };
         match parse(&content) {
-            None => Err(StorageError::Corrupt {
-                file,
-                offset: 0,
-                what: "it does not match its checksum".to_owned(),
-            }),
+            None => Err(sealed_text::damaged(disk, FILE)),
             Some((FORMAT_VERSION, found)) => Ok(found),
             Some((found, _)) => Err(StorageError::OtherVersion {
-                file,
+                file: disk.locate(Path::new(FILE)),
                 found,
                 supported: FORMAT_VERSION,
             }),
@@ -86,35 +78,18 @@ impl Identity {
 
     /// Writes the file; it is there whole, or not at all.
     pub(super) fn record(self, disk: &dyn Disk) -> Result<(), StorageError> {
-        let write = || {
-            let file = disk.create(Path::new(TEMPORARY))?;
-            file.write_all_at(format(FORMAT_VERSION, self).as_bytes(), 0)?;
-            file.sync_data()?;
-            disk.rename(Path::new(TEMPORARY), Path::new(FILE))?;
-            disk.sync_dir(Path::new(""))
-        };
-        write().map_err(|error| StorageError::io("write", disk.locate(Path::new(FILE)), error))
+        sealed_text::write(disk, FILE, &lines(FORMAT_VERSION, self))
     }
 }
 
-fn format(version: u32, identity: Identity) -> String {
+fn lines(version: u32, identity: Identity) -> String {
     let Identity { node, cluster } = identity;
-    let text = format!("{TITLE}\nformat {version}\nnode {node}\ncluster {cluster:#018x}\n");
-    let checksum = crc32c::crc32c(text.as_bytes());
-    format!("{text}crc32c {checksum:#010x}\n")
+    format!("{TITLE}\nformat {version}\nnode {node}\ncluster {cluster:#018x}\n")
 }
 
 /// The version, and the identity if this version's lines follow; `None` for a damaged file.
 fn parse(content: &[u8]) -> Option<(u32, Option<Identity>)> {
-    let text = std::str::from_utf8(content).ok()?;
-    let body_bytes = text.strip_suffix('\n')?.rfind('\n')? + 1;
-    let (body, last) = text.split_at(body_bytes);
-    if hex(last.strip_suffix('\n')?, "crc32c 0x")?
-        != u64::from(crc32c::crc32c(content.get(..body_bytes)?))
-    {
-        return None;
-    }
-    let mut lines = body.lines();
+    let mut lines = unseal(content)?.lines();
     if lines.next()? != TITLE {
         return None;
     }
@@ -127,13 +102,10 @@ fn parse(content: &[u8]) -> Option<(u32, Option<Identity>)> {
     Some((version, Some(Identity { node, cluster })))
 }
 
-fn hex(line: &str, prefix: &str) -> Option<u64> {
-    u64::from_str_radix(line.strip_prefix(prefix)?, 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::sealed_text::seal;
 
     #[test]
     fn text_comes_back_and_no_changed_byte_does() {
@@ -141,7 +113,7 @@ mod tests {
             node: NodeId::new(3),
             cluster: 0xdead_beef,
         };
-        let text = format(FORMAT_VERSION, identity);
+        let text = seal(&lines(FORMAT_VERSION, identity));
         assert_eq!(
             parse(text.as_bytes()),
             Some((FORMAT_VERSION, Some(identity))),
@@ -162,13 +134,11 @@ mod tests {
 
     #[test]
     fn newer_version_is_recognised_whatever_its_lines() {
-        let newer = format(
-            FORMAT_VERSION + 1,
-            Identity {
-                node: NodeId::new(3),
-                cluster: 1,
-            },
-        );
+        let identity = Identity {
+            node: NodeId::new(3),
+            cluster: 1,
+        };
+        let newer = seal(&lines(FORMAT_VERSION + 1, identity));
         assert_eq!(parse(newer.as_bytes()), Some((FORMAT_VERSION + 1, None)));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <data>/node<i>/LOCK        held while a process serves the directory
 //!                IDENTITY    node, cluster, format version
+//!                MEMBERS     who voted when the directory was set up
 //!                wal/        0000000000000001.wal, ...: segments of checksummed records
 //!                snapshot/   <index>-<term>.snap: the state machine's state up to an entry
 //! ```
@@ -18,6 +19,7 @@
 
 mod disk;
 mod error;
+mod first_members;
 mod identity;
 pub mod inspect;
 mod new_cluster;
@@ -25,6 +27,7 @@ mod persister;
 mod read_only_disk;
 mod real_disk;
 mod record;
+mod sealed_text;
 pub mod sim_disk;
 mod snapshot_file;
 mod snapshot_store;
@@ -33,6 +36,7 @@ mod wal;
 
 pub use disk::{Disk, DiskFile, LockError, LockGuard};
 pub use error::StorageError;
+pub use first_members::first_members;
 pub use identity::Identity;
 pub use new_cluster::{NewCluster, NewClusterError, force_new_cluster};
 pub use persister::{Persister, PersisterOptions, Recovered};

@@ -7,6 +7,7 @@ use raft::core::NodeId;
 use crate::clock::Micros;
 use crate::history::{Call, What};
 use crate::network::{Answer, Ask, Packet, Want};
+use crate::swarm::READS_PERCENT;
 use crate::world::{Event, World};
 
 /// Keys that clients share.
@@ -52,10 +53,11 @@ impl Client {
 
 impl World {
     /// A pause is over, or an attempt took too long.
-    pub(crate) fn client_wakes(&mut self, number: usize, attempt: u64) {
+    /// False: it has long gone on.
+    pub(crate) fn client_wakes(&mut self, number: usize, attempt: u64) -> bool {
         let client = &mut self.clients[number];
         if client.attempt != attempt {
-            return;
+            return false;
         }
         match &client.asking {
             None if client.rests => {
@@ -76,13 +78,19 @@ impl World {
                 self.ask_or_give_up(number);
             }
         }
+        true
     }
 
     fn begin_call(&mut self, number: usize) {
         let invoked = self.moment();
         let give_up_at = self.now + self.rng.u64(400_000..6_000_000);
         let key = self.rng.u8(..KEYS);
-        let is_read = self.rng.u8(..10) < 4;
+        let reads_percent = if self.calm {
+            READS_PERCENT
+        } else {
+            self.tuning.reads_percent
+        };
+        let is_read = self.rng.u8(..100) < reads_percent;
         let anywhere = self.rng.u8(..4) == 0;
         let append = self.rng.bool();
         let client = &mut self.clients[number];
@@ -157,10 +165,11 @@ impl World {
         );
     }
 
-    pub(crate) fn client_hears(&mut self, number: usize, attempt: u64, answer: Answer) {
+    /// False: it asks for that no more.
+    pub(crate) fn client_hears(&mut self, number: usize, attempt: u64, answer: Answer) -> bool {
         let client = &mut self.clients[number];
         if client.attempt != attempt || client.asking.is_none() {
-            return;
+            return false;
         }
         match answer {
             Answer::Opened(session) => {
@@ -183,6 +192,7 @@ impl World {
             }
             Answer::Unknown | Answer::Busy => self.try_again_soon(number),
         }
+        true
     }
 
     /// The next attempt, after a pause; the one that was answered times out no more.

@@ -19,6 +19,7 @@ mod applying;
 mod client;
 mod clock;
 mod coverage;
+mod durable;
 mod history;
 mod network;
 mod node;

@@ -119,6 +119,13 @@ impl Calls {
         CallId::new((self.generation << SLOT_BITS) | slot as u64)
     }
 
+    pub(crate) fn get(&self, call: CallId) -> Option<&Call> {
+        let (generation, slot) = split(call);
+        self.open
+            .get(slot)
+            .filter(|call| call.generation == generation)
+    }
+
     pub(crate) fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
         let (generation, slot) = split(call);
         self.open
@@ -133,12 +140,10 @@ impl Calls {
         (found.generation == generation).then(|| self.open.remove(slot))
     }
 
-    /// Ends the calls that `node`, in the life that is over, made or took.
+    /// Ends the calls that `node`, in the life that is over, took. Those that it made are still on their
+    /// way, or lie in a socket; it just hears of no answer.
     pub(crate) fn close_of(&mut self, node: NodeId, life: u64) -> Vec<Call> {
-        let of_node = |call: &Call| {
-            (call.from == node && call.from_life == life)
-                || (call.to == node && call.to_life == Some(life))
-        };
+        let of_node = |call: &Call| call.to == node && call.to_life == Some(life);
         let slots: Vec<usize> = self
             .open
             .iter()
@@ -164,6 +169,8 @@ pub(crate) struct Links {
     /// `cut[from][to]`
     cut: [[bool; MAX_NODES]; MAX_NODES],
     pub(crate) cuts: usize,
+    /// `stalled_until[from][to]`: what is sent before arrives then, as what a network takes up again.
+    stalled_until: [[Micros; MAX_NODES]; MAX_NODES],
     /// In thousandths.
     pub(crate) loss: u64,
     pub(crate) repetition: u64,
@@ -177,6 +184,7 @@ impl Links {
         Self {
             cut: [[false; MAX_NODES]; MAX_NODES],
             cuts: 0,
+            stalled_until: [[0; MAX_NODES]; MAX_NODES],
             loss: 0,
             repetition: 0,
             stragglers: 0,
@@ -189,6 +197,14 @@ impl Links {
             self.cut[from][to] = true;
             self.cuts += 1;
         }
+    }
+
+    pub(crate) fn stall(&mut self, from: usize, to: usize, until: Micros) {
+        self.stalled_until[from][to] = until;
+    }
+
+    pub(crate) fn stalled_until(&self, from: NodeId, to: NodeId) -> Micros {
+        self.stalled_until[place(from)][place(to)]
     }
 
     pub(crate) fn heal(&mut self) {

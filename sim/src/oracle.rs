@@ -3,16 +3,21 @@
 //! - *Election safety*: one leader a term.
 //! - *One vote a term*: whatever crashes came between.
 //! - *Log matching*: an entry's name determines it and the one before it, on every disk.
+//! - A leader has the votes of a majority; what it commits is of its own term, and on a majority of disks.
 //! - *Leader completeness*: a leader has what was committed before.
 //! - *State machine safety*: nobody commits or applies something else at an index; equal digests.
-//! - Term, commit index and applied index never fall; a term that was told is not forgotten.
+//! - Term, commit index and applied index never fall; a term and a vote that were told are not
+//!   forgotten, and nothing that was durable is lost.
+//! - Members change one step at a time.
+//! - A read has an index that covers all that was committed before it was asked.
 //! - A request is applied at most once; what was acknowledged is in the log.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use raft::core::{Entry, LogId, LogIndex, NodeId, Payload, Raft, Term};
+use raft::core::{Entry, LogId, LogIndex, Membership, NodeId, Payload, Raft, Restored, Role, Term};
 
+use crate::durable::Disk;
 use crate::history::Effect;
 use crate::network::{MAX_NODES, place};
 
@@ -46,6 +51,8 @@ struct Seen {
     term: Term,
     commit: LogIndex,
     applied: LogIndex,
+    /// The entry that the members in force come from.
+    membership: LogIndex,
 }
 
 /// Everything that was seen of a run.
@@ -62,6 +69,7 @@ pub(crate) struct Oracle {
     seen: [Seen; MAX_NODES],
     /// The highest term that each node told anybody.
     told: [Term; MAX_NODES],
+    pub(crate) disks: [Disk; MAX_NODES],
     /// Where each request of a session was applied.
     requests: BTreeMap<(u64, u64), LogId>,
     /// The writes that took effect, in the order of the log.
@@ -89,6 +97,15 @@ impl Oracle {
             return;
         }
         *leader = Some(id);
+        let term_at = usize::try_from(term.get()).expect("a short run");
+        let voted =
+            |node: NodeId| node == id || self.votes[place(node)].get(term_at) == Some(&Some(id));
+        if !has_majorities(raft.membership(), voted) {
+            return self.fail(
+                "a leader has the votes of a majority",
+                format!("{id} leads term {term} of {}", raft.membership()),
+            );
+        }
         // By log matching, to have the last one is to have them all.
         let last = LogIndex::new(self.committed.len() as u64);
         if last > raft.snapshot().index {
@@ -151,13 +168,65 @@ impl Oracle {
             term: raft.term(),
             commit: raft.commit_index(),
             applied: raft.last_applied(),
+            membership: raft.membership_index(),
         };
         let before = std::mem::replace(&mut self.seen[place(raft.id())], now);
         if now.term < before.term || now.commit < before.commit || now.applied < before.applied {
             self.fail("nothing goes back", format!("node {}", raft.id()));
         }
+        if now.membership > before.membership {
+            self.on_membership(raft, before.membership, now.membership);
+        }
         if now.commit > before.commit {
+            if raft.role() == Role::Leader {
+                self.on_leader_commit(raft);
+            }
             self.on_commit(raft, before.commit.next(), now.commit);
+        }
+    }
+
+    /// A leader counts only entries of its own term (§5.4.2), and only copies that are durable.
+    fn on_leader_commit(&mut self, raft: &Raft) {
+        let (id, index) = (raft.id(), raft.commit_index());
+        // Compacted already, if it has no term any more.
+        let Some(term) = raft.term_at(index) else {
+            return;
+        };
+        let last = LogId::new(term, index);
+        if term != raft.term() {
+            self.fail(
+                "a leader counts copies of its own term's entries only",
+                format!("{id} of term {} commits {last}", raft.term()),
+            );
+        }
+        if !has_majorities(raft.membership(), |node| self.disks[place(node)].has(last)) {
+            self.fail(
+                "what is committed is on a majority of disks",
+                format!("{id} commits {last} of {}", raft.membership()),
+            );
+        }
+    }
+
+    /// `node` tells a leader that its log is durable up to `upto`.
+    pub(crate) fn on_accepted(&mut self, node: NodeId, upto: LogIndex) {
+        let durable = self.disks[place(node)].last();
+        if upto > durable {
+            self.fail(
+                "what is accepted is durable",
+                format!("{node} accepts up to {upto}, its disk has {durable}"),
+            );
+        }
+    }
+
+    /// A node has another membership in force; one that it appended itself, if it leads in that term.
+    fn on_membership(&mut self, raft: &Raft, before: LogIndex, now: LogIndex) {
+        let is_own = raft.role() == Role::Leader && raft.term_at(now) == Some(raft.term());
+        if is_own && before > raft.commit_index() {
+            let id = raft.id();
+            self.fail(
+                "members change one step at a time",
+                format!("{id} appends one at {now}, that at {before} is not committed"),
+            );
         }
     }
 
@@ -238,7 +307,23 @@ impl Oracle {
     }
 
     /// A node starts with what its disk had.
-    pub(crate) fn on_restart(&mut self, node: NodeId, term: Term) {
+    pub(crate) fn on_restart(&mut self, node: NodeId, found: &Restored) {
+        let term = found.hard_state.current_term;
+        let vote = slot(&mut self.votes[place(node)], term.get(), None);
+        if let Some(vote) = *vote
+            && found.hard_state.voted_for != Some(vote)
+        {
+            self.fail(
+                "votes are remembered",
+                format!("{node} voted for {vote} in term {term}, and has forgotten it"),
+            );
+        }
+        if let Err(lost) = self.disks[place(node)].restarted(found) {
+            self.fail(
+                "what was durable outlives a crash",
+                format!("{node} has lost {lost}"),
+            );
+        }
         let told = self.told[place(node)];
         if term < told {
             self.fail(
@@ -256,6 +341,16 @@ impl Oracle {
     pub(crate) fn committed(&self) -> LogIndex {
         LogIndex::new(self.committed.len() as u64)
     }
+}
+
+/// Whether a majority of the voters says yes, and of those that are on their way out (§6).
+fn has_majorities(members: &Membership, yes: impl Fn(NodeId) -> bool) -> bool {
+    [members.voters(), members.outgoing()]
+        .into_iter()
+        .all(|voters| {
+            let count = voters.iter().filter(|node| yes(**node)).count();
+            voters.is_empty() || count > voters.len() / 2
+        })
 }
 
 fn at(index: LogIndex) -> usize {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use kvserver::{LogTime, MemoryEngine, StateMachine};
 use raft::core::{
-    Config, Effect, LogId, LogIndex, Membership, Message, Millis, NodeId, Raft, ReadId, Role,
-    WriteId,
+    AppendOutcome, Config, Effect, LogId, LogIndex, Membership, Message, Millis, NodeId, Raft,
+    ReadId, Role, WriteBatch, WriteId,
 };
 use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, SnapshotStore};
 
@@ -35,9 +35,13 @@ pub(crate) struct Process {
     pub(crate) state: StateMachine<MemoryEngine>,
     /// By ascending index.
     pub(crate) proposals: VecDeque<(LogId, Waiter)>,
-    pub(crate) reads: BTreeMap<ReadId, Waiter>,
+    /// With the index that the answer must reflect at least: what was committed when it was asked.
+    pub(crate) reads: BTreeMap<ReadId, (Waiter, LogIndex)>,
     pub(crate) safe_reads: VecDeque<(LogIndex, Waiter)>,
     pub(crate) next_read: ReadId,
+    /// Taken from the core; the disk had no room for it yet.
+    pub(crate) unwritten: VecDeque<WriteBatch>,
+    /// Written, and not durable.
     pub(crate) in_flight: VecDeque<WriteId>,
     /// The oldest write in hand was handed over then.
     pub(crate) writing_since: Option<Millis>,
@@ -102,7 +106,7 @@ impl World {
         if restored.hard_state.current_term < node.term_at_crash {
             self.coverage.met(Situation::VoteLostInCrash);
         }
-        self.oracle.on_restart(id, restored.hard_state.current_term);
+        self.oracle.on_restart(id, &restored);
         let store = persister.snapshots();
         let config = Config {
             max_message_bytes: tuning.message_bytes,
@@ -135,6 +139,7 @@ impl World {
             reads: BTreeMap::new(),
             safe_reads: VecDeque::new(),
             next_read: ReadId::ZERO.next(),
+            unwritten: VecDeque::new(),
             in_flight: VecDeque::new(),
             writing_since: None,
             snapshot_runs: false,
@@ -159,10 +164,16 @@ impl World {
         self.nodes[place(id)].process.is_some()
     }
 
+    /// It runs, and is not paused.
+    pub(crate) fn is_awake(&self, id: NodeId) -> bool {
+        self.runs(id) && self.nodes[place(id)].paused_until <= self.now
+    }
+
     /// Sets the clock of the core. The input is at hand already, so the time is not too early.
     pub(crate) fn tick(&mut self, id: NodeId) {
         let now = self.now;
         let node = &mut self.nodes[place(id)];
+        assert!(node.paused_until <= now, "a paused process does nothing");
         let local = node.clock.read(now);
         if let Some(process) = &mut node.process {
             process.raft.tick(local);
@@ -221,6 +232,18 @@ impl World {
             }
             Effect::Reply { call, message } => {
                 self.told(id, &message);
+                match message {
+                    Message::AppendEntriesReply {
+                        outcome: AppendOutcome::Accepted { match_index },
+                        ..
+                    } => self.oracle.on_accepted(id, match_index),
+                    Message::InstallSnapshotReply {
+                        last_included,
+                        installed: true,
+                        ..
+                    } => self.oracle.on_accepted(id, last_included.index),
+                    _ => {}
+                }
                 if let Message::RequestVoteReply {
                     term,
                     vote_granted,
@@ -259,7 +282,14 @@ impl World {
             } => self.receive_chunk(id, call, last_included, offset, &data, done),
             Effect::ReadReady { read, index } => {
                 let process = self.process(id);
-                if let Some(waiter) = process.reads.remove(&read) {
+                if let Some((waiter, least)) = process.reads.remove(&read) {
+                    if index < least {
+                        self.oracle.fail(
+                            "a read covers what was committed before it",
+                            format!("{id} reads at {index}, {least} was committed"),
+                        );
+                    }
+                    let process = self.process(id);
                     process.safe_reads.push_back((index, waiter));
                     if process.raft.role() != Role::Leader {
                         self.coverage.met(Situation::FollowerRead);
@@ -268,7 +298,7 @@ impl World {
             }
             Effect::ReadRefused { read } => {
                 let leader = self.process(id).raft.leader();
-                if let Some(waiter) = self.process(id).reads.remove(&read) {
+                if let Some((waiter, _)) = self.process(id).reads.remove(&read) {
                     self.answer(waiter, Answer::NotLeader(leader));
                 }
             }

@@ -64,6 +64,7 @@ impl World {
 
     pub(crate) fn on_read(&mut self, id: NodeId, waiter: Waiter, anywhere: bool) {
         let in_transfer = self.process(id).raft.handing_over_to().is_some();
+        let committed = self.oracle.committed();
         let process = self.process(id);
         let read = process.next_read;
         process.next_read = read.next();
@@ -74,7 +75,7 @@ impl World {
         };
         match taken {
             Ok(()) => {
-                process.reads.insert(read, waiter);
+                process.reads.insert(read, (waiter, committed));
                 if in_transfer {
                     self.coverage.met(Situation::ReadInTransfer);
                 }

@@ -9,7 +9,7 @@ use raft::core::{CallId, LogId, LogIndex, Message, NodeId, Role};
 use crate::coverage::Situation;
 use crate::network::{Packet, place};
 use crate::process::Sender;
-use crate::world::{Event, World};
+use crate::world::{CALL_TIMEOUT_US, Event, World};
 
 /// Chunks that bring nothing before a transfer is given up.
 const MAX_ATTEMPTS: u32 = 5;
@@ -179,6 +179,11 @@ impl World {
                     }
                 }
             }
+            // Not answered: the call times out, and its leader tries again later.
+            Err(error) if error.is_no_space() => {
+                self.coverage.met(Situation::DiskFull);
+                self.lose_call(call, CALL_TIMEOUT_US);
+            }
             Err(error) => {
                 self.note(|| format!("{id} cannot store a chunk: {error}"));
                 self.crash(id);
@@ -231,7 +236,6 @@ impl World {
         {
             process.senders.remove(&to);
             process.raft.snapshot_sent(to, last_included, false);
-            self.coverage.met(Situation::TransferCrashed);
         }
     }
 }

@@ -25,7 +25,9 @@ pub(crate) const ELECTION_TIMEOUT_US: Micros = 500_000;
 const SERVES_WITHIN: u64 = 10;
 const CONVERGES_WITHIN: u64 = 50;
 /// How long a call to a node that never answers is under way.
-const CALL_TIMEOUT_US: Micros = 600_000;
+pub(crate) const CALL_TIMEOUT_US: Micros = 600_000;
+/// A process that goes on after a pause reads what has come in the meantime within so long.
+const WAKING_US: Micros = 500;
 /// Lines kept of what happened.
 const TRACE_LINES: usize = 60;
 
@@ -43,6 +45,11 @@ pub(crate) enum Event {
         node: NodeId,
         life: u64,
         write: WriteId,
+    },
+    /// A disk that was full may have room.
+    WriteAgain {
+        node: NodeId,
+        life: u64,
     },
     TakeSnapshot {
         node: NodeId,
@@ -251,31 +258,40 @@ impl World {
                 .fail("something is always due", "no event is left".to_owned());
         };
         let event = self.waiting[slot];
-        // A paused node hears of nothing before it goes on; in the old order.
+        // A paused node hears of nothing before it goes on; then of its connections in any order.
         if let Some(node) = self.meant_for(event)
             && self.nodes[place(node)].paused_until > at
         {
             let until = self.nodes[place(node)].paused_until;
+            if until - at > CALL_TIMEOUT_US
+                && let Event::Deliver { packet } = event
+                && let Some(&Packet::Request { call, .. }) = self.packets.get(packet)
+            {
+                self.lose_call(call, CALL_TIMEOUT_US);
+            }
+            let until = until + self.rng.u64(..WAKING_US);
             self.heap.push(Reverse((until, order, slot)));
             return;
         }
         self.waiting.remove(slot);
         self.now = at;
-        self.events += 1;
         self.hash(at);
         self.hash(slot as u64);
-        self.handle(event);
+        self.events += u64::from(self.handle(event));
     }
 
     fn meant_for(&self, event: Event) -> Option<NodeId> {
         match event {
             Event::Deliver { packet } => match self.packets.get(packet)? {
                 Packet::Request { to, .. } | Packet::Ask { to, .. } => Some(*to),
-                Packet::Reply { .. } | Packet::Answer { .. } => None,
+                // It lies in the socket until the process goes on, and is read then.
+                Packet::Reply { call, .. } => self.calls.get(*call).map(|open| open.from),
+                Packet::Answer { .. } => None,
             },
             // A paused node's disk goes on, but its report waits, too.
             Event::Tick { node, .. }
             | Event::TakeSnapshot { node, .. }
+            | Event::WriteAgain { node, .. }
             | Event::Lost { node, .. }
             | Event::DiskDone { node, .. } => Some(node),
             Event::Restart { .. }
@@ -287,11 +303,12 @@ impl World {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    /// False: it was meant for somebody who is gone, or who waits no more. That is no event.
+    fn handle(&mut self, event: Event) -> bool {
         match event {
             Event::Deliver { packet } => {
                 let packet = self.packets.remove(packet);
-                self.deliver(packet);
+                return self.deliver(packet);
             }
             Event::Tick { node, life } if self.lives(node, life) => {
                 self.nodes[place(node)].tick_at = Micros::MAX;
@@ -301,6 +318,12 @@ impl World {
             Event::DiskDone { node, life, write } if self.lives(node, life) => {
                 self.tick(node);
                 self.disk_done(node, write);
+            }
+            Event::WriteAgain { node, life } if self.lives(node, life) => {
+                self.tick(node);
+                if self.write_waiting(node) {
+                    self.turn(node);
+                }
             }
             Event::TakeSnapshot { node, life } if self.lives(node, life) => {
                 self.tick(node);
@@ -321,20 +344,23 @@ impl World {
             }
             Event::Crash { node, life } if self.lives(node, life) => self.crash(node),
             Event::Restart { node } => {
-                if !self.runs(node) && self.nodes[place(node)].restarts {
-                    self.start(node);
+                if self.runs(node) || !self.nodes[place(node)].restarts {
+                    return false;
                 }
+                self.start(node);
             }
-            Event::ClientWakes { client, attempt } => self.client_wakes(client, attempt),
+            Event::ClientWakes { client, attempt } => return self.client_wakes(client, attempt),
             Event::Mischief => self.mischief(),
             Event::Trouble => self.make_trouble(),
             Event::Relief { relief } => self.relieve(relief),
             Event::Tick { .. }
             | Event::DiskDone { .. }
+            | Event::WriteAgain { .. }
             | Event::TakeSnapshot { .. }
             | Event::Crash { .. }
-            | Event::Lost { .. } => {}
+            | Event::Lost { .. } => return false,
         }
+        true
     }
 
     fn lives(&self, id: NodeId, life: u64) -> bool {
@@ -342,7 +368,7 @@ impl World {
         node.life == life && node.process.is_some()
     }
 
-    fn deliver(&mut self, packet: Packet) {
+    fn deliver(&mut self, packet: Packet) -> bool {
         match packet {
             Packet::Request {
                 from,
@@ -351,13 +377,14 @@ impl World {
                 message,
             } => {
                 if !self.runs(to) {
-                    return self.lose_call(call, 2_000);
+                    self.lose_call(call, 2_000);
+                    return true;
                 }
                 let life = self.nodes[place(to)].life;
-                let Some(open) = self.calls.get_mut(call) else {
-                    return;
-                };
-                open.to_life = Some(life);
+                // Its caller may have given up on it, or have had an answer to its twin: it arrives.
+                if let Some(open) = self.calls.get_mut(call) {
+                    open.to_life = Some(life);
+                }
                 if message.term() < self.process(to).raft.term() {
                     self.coverage.met(Situation::OldTermHeard);
                 }
@@ -371,11 +398,11 @@ impl World {
                 message,
             } => {
                 let Some(open) = self.calls.close(call) else {
-                    return;
+                    return false;
                 };
                 let to = open.from;
                 if !self.lives(to, open.from_life) {
-                    return;
+                    return false;
                 }
                 if let Message::AppendEntriesReply {
                     outcome: raft::core::AppendOutcome::Rejected { .. },
@@ -403,8 +430,9 @@ impl World {
                 client,
                 attempt,
                 answer,
-            } => self.client_hears(client, attempt, answer),
+            } => return self.client_hears(client, attempt, answer),
         }
+        true
     }
 
     /// Sends, or loses, as the links are.
@@ -443,12 +471,29 @@ impl World {
                 _ => takes * self.rng.u64(2..60),
             };
         }
+        let (link, call) = match &packet {
+            Packet::Request { from, to, call, .. } => (Some((*from, *to)), Some(*call)),
+            Packet::Reply { from, call, .. } => {
+                let to = self.calls.get(*call).map(|open| open.from);
+                (to.map(|to| (*from, to)), None)
+            }
+            Packet::Ask { .. } | Packet::Answer { .. } => (None, None),
+        };
+        if let Some((from, to)) = link {
+            let stalled_us = self.links.stalled_until(from, to).saturating_sub(self.now);
+            takes += stalled_us;
+            if let Some(call) = call
+                && stalled_us > CALL_TIMEOUT_US
+            {
+                self.lose_call(call, CALL_TIMEOUT_US);
+            }
+        }
         let packet = self.packets.insert(packet);
         self.after(takes, Event::Deliver { packet });
     }
 
     /// A call will get no reply; its caller hears of that after `us`.
-    fn lose_call(&mut self, call: CallId, us: Micros) {
+    pub(crate) fn lose_call(&mut self, call: CallId, us: Micros) {
         if let Some(open) = self.calls.close(call) {
             self.after(
                 us,
@@ -473,8 +518,14 @@ impl World {
             return;
         };
         let life = node.life;
-        if node.disk.pending() > 0 {
+        if !process.in_flight.is_empty() {
             self.coverage.met(Situation::CrashBeforeSync);
+        }
+        if node.disk.is_off() {
+            self.coverage.met(Situation::PowerLostMidWrite);
+        }
+        if !process.senders.is_empty() {
+            self.coverage.met(Situation::TransferCrashed);
         }
         let raft = &process.raft;
         if raft.role() == raft::core::Role::Leader {
@@ -497,6 +548,9 @@ impl World {
         self.nodes[place(id)].paused_until = 0;
         self.note(|| format!("{id} crashes, {crash:?}"));
         for call in self.calls.close_of(id, life) {
+            if call.snapshot.is_some() {
+                self.coverage.met(Situation::TransferCrashed);
+            }
             if call.from != id {
                 let after = self.rng.u64(100..50_000);
                 self.after(

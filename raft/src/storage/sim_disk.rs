@@ -153,6 +153,14 @@ impl SimDisk {
         state.power_off_at = Some(state.operations + operations);
     }
 
+    /// Whether the power that [`power_off_after`](Self::power_off_after) cuts is off: something has
+    /// failed for it.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        let state = self.state.lock();
+        state.power_off_at.is_some_and(|at| state.operations > at)
+    }
+
     /// Makes the next sync but `syncs` fail, of a file or of a directory. As on Linux, what was
     /// written to the file stays visible, never becomes durable, and the sync after it succeeds.
     /// Names, which a file system keeps in a journal, are as durable after it as before.

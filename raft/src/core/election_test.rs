@@ -3,7 +3,7 @@
 use super::message::Message;
 use super::testing::*;
 use super::types::{HardState, LogId, NodeId, Term};
-use super::{Config, ConfigError, Effect, Millis, Raft, Restored, Role};
+use super::{Config, ConfigError, Effect, Lease, Millis, Raft, Restored, Role};
 
 #[test]
 fn a_node_starts_as_follower_and_stands_when_it_hears_no_leader() {
@@ -620,4 +620,19 @@ fn a_leader_heard_lately_counts_in_a_newer_term_too() {
     bench.step(N3, ask_vote(2, LogId::ZERO));
     bench.sync();
     assert!(bench.said().contains(&vote(2, true, false)));
+}
+
+/// A leader that removed itself may still read by the lease that the last voter granted it before that
+/// one was restarted (found by the simulator: the restarted voter led at once, and took a write).
+#[test]
+fn the_only_voter_waits_with_leases_for_what_it_may_have_promised() {
+    let first_wait = |lease: Option<Lease>| {
+        let bench = Bench::adapted(1, 1, &[], |config| config.lease = lease);
+        bench.raft.next_deadline().since(Millis::new(1_000))
+    };
+    assert_eq!(first_wait(None), 0);
+    let lease = Lease {
+        max_drift_percent: 0,
+    };
+    assert!(first_wait(Some(lease)) >= 300);
 }

@@ -172,8 +172,10 @@ impl Raft {
             raft.journal.reset(snapshot, LogIndex::ZERO);
         }
         raft.membership_changed();
-        // Alone, there is no leader to wait for.
-        if !raft.memberships.latest().is_sole_voter(raft.config.id) {
+        // Alone, there is no leader to wait for; but with leases there may be one that has just left,
+        // to whom silence was promised before the restart.
+        let is_alone = raft.memberships.latest().is_sole_voter(raft.config.id);
+        if !is_alone || raft.config.lease.is_some() {
             raft.restart_election_timer();
         }
         raft.assert_invariants();

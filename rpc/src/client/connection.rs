@@ -34,7 +34,7 @@ const READ_BYTES_PER_TURN: usize = 256 << 10;
 
 /// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
 /// server has something to do meanwhile.
-const FRAMES_PER_TURN: usize = 64;
+const FRAMES_PER_TURN: usize = 32;
 
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
 const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;

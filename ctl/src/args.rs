@@ -25,7 +25,7 @@ Examples:
   kvctl rpc list 127.0.0.1:7788                           what it serves
   kvctl rpc describe 127.0.0.1:7788 FiendServiceRpc       a service and its messages
   kvctl rpc call 127.0.0.1:7788 FiendServiceRpc.GetFriendsList '{\"userid\": 1000}'
-  kvctl rpc list node7:7788 --tls-roots ca.pem --token \"$(cat token)\"
+  KVCTL_TOKEN=\"$(cat token)\" kvctl rpc list node7:7788 --tls-roots ca.pem
   kvctl rpc ping 127.0.0.1:7788 --count 10
   kvctl rpc health 127.0.0.1:7788 FiendServiceRpc --watch
   kvctl rpc bench 127.0.0.1:7788 FiendServiceRpc.GetFriendsList --concurrency 64 --duration 5
@@ -352,8 +352,14 @@ pub(crate) struct ServerArgs {
     /// Sends VALUE along with each call; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) metadata: Vec<(String, String)>,
-    /// Sends `authorization: Bearer TOKEN` along with each call.
-    #[arg(long, value_name = "TOKEN")]
+    /// Sends `authorization: Bearer TOKEN` along with each call. Other users of this machine see
+    /// what stands on a command line; they do not see the environment.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "KVCTL_TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
     /// Speaks TLS, and trusts the certificates that these roots (a PEM file) have signed.
     #[arg(long, value_name = "FILE")]

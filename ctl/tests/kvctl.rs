@@ -155,6 +155,19 @@ fn metadata_and_a_token_travel_with_calls() {
 }
 
 #[test]
+fn a_token_may_be_in_the_environment_which_ps_does_not_show() {
+    let zoo = Zoo::open();
+    let told = Command::new(env!("CARGO_BIN_EXE_kvctl"))
+        .args(["rpc", "call", &zoo.addr(), "Keeper.WhoAmI"])
+        .args(["--metadata", "tenant=blue"])
+        .env("KVCTL_TOKEN", "s3cret")
+        .output()
+        .unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told, "{\"name\":\"Bearer s3cret, blue\"}\n");
+}
+
+#[test]
 fn tls_asks_for_the_servers_certificate_and_shows_its_own() {
     let files = certificates::Files::new();
     let file = |name| files.path(name).to_str().unwrap().to_owned();

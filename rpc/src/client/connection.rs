@@ -25,12 +25,15 @@ use crate::error::{Code, RpcError};
 use crate::reactor::{self, Ready, WAIT_MAX};
 use crate::transport::Transport;
 use crate::wire::{
-    FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind,
+    FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind, Written,
     check_body, peek_reply, put_request, request_len,
 };
 
 /// Bytes read in one turn; then other connections of the loop have theirs.
-const READ_BYTES_PER_TURN: usize = 256 << 10;
+const READ_BYTES_PER_TURN: usize = 128 << 10;
+
+/// Bytes written in one go; then the loop's other sources have their turn.
+const WRITE_BYTES_PER_FLUSH: usize = 256 << 10;
 
 /// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
 /// server has something to do meanwhile.
@@ -66,6 +69,8 @@ pub(super) struct Reading<'a> {
     scratch: &'a mut [u8],
     /// Frames that were looked at.
     pub(super) frames: usize,
+    /// Bytes that were read and written.
+    pub(super) bytes: usize,
     /// There may be more to read; others have their turn first.
     pub(super) again: bool,
     /// A ping was answered: the next one may be due before the alarm that is set for the answer.
@@ -77,6 +82,7 @@ impl<'a> Reading<'a> {
         Reading {
             scratch,
             frames: 0,
+            bytes: 0,
             again: false,
             alarm_is_late: false,
         }
@@ -283,20 +289,24 @@ impl Connection {
         // The next read tells what has broken.
         self.readable |= ready.readable || ready.broken;
         self.read_closed |= ready.read_closed || ready.broken;
-        let flushed = if ready.writable { self.flush() } else { Ok(()) };
+        let flushed = if ready.writable {
+            self.flush(reading)
+        } else {
+            Ok(())
+        };
         self.read_after(flushed, reading)
     }
 
     /// Writes what there is to write.
     pub(super) fn on_flush(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
-        let flushed = self.flush();
+        let flushed = self.flush(reading);
         if flushed.is_err() {
             return self.read_after(flushed, reading);
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Broken> {
+    fn flush(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         if self.output.unsent_bytes() <= PONG_UNSENT_BYTES_MAX
             && let Some(token) = self.pong_owed.take()
         {
@@ -310,11 +320,14 @@ impl Connection {
             self.quiet_since = Some(reactor::now());
         }
         let before = self.output.unsent_bytes();
-        let written = self.output.write_to(&mut self.stream);
+        let written = self
+            .output
+            .write_up_to(WRITE_BYTES_PER_FLUSH, &mut self.stream);
         let sent = before - self.output.unsent_bytes();
         self.sent_bytes += sent as u64;
+        reading.bytes += sent;
         self.shared.unsent_bytes.fetch_sub(sent, Ordering::Relaxed);
-        written?;
+        self.flush_wanted = written? == Written::Share;
         Ok(self.stream.send_unsent()?)
     }
 
@@ -354,6 +367,7 @@ impl Connection {
                 Ok(read) if read.bytes == 0 => return Err(Broken::Closed),
                 Ok(read) => {
                     budget = budget.saturating_sub(read.bytes);
+                    reading.bytes += read.bytes;
                     // A socket that held less than asked for reports again when more arrives.
                     // The end of the stream may have been reported together with its last bytes.
                     let drained = read.drained && self.stream.a_short_read_drains();

@@ -378,11 +378,13 @@ impl Driver {
         self.each(|connection| f(connection, &mut reading));
         let Reading {
             frames,
+            bytes,
             again,
             alarm_is_late,
             ..
         } = reading;
         turn.took_frames(frames);
+        turn.moved(bytes);
         if again {
             turn.again();
         }

@@ -297,7 +297,7 @@ impl Borrowed<'_> {
 impl Held {
     fn step(&mut self, patience: Duration) -> Result<(), Broken> {
         let Held { connection, seat } = self;
-        if connection.take_flush_wanted() {
+        while connection.take_flush_wanted() {
             connection.on_flush(&mut Reading::new(&mut seat.scratch))?;
         }
         let mut ready = seat.wait(patience)?;

@@ -29,6 +29,10 @@ const LOCAL_ROUNDS_MAX: usize = 4;
 /// way of others on the same core.
 const FRAMES_WORTH_A_SLEEP: usize = 16;
 
+/// A loop that has moved so many bytes and has more to do lets other threads go first that want its
+/// processor: they would wait for the rest of its time slice, which is longer than most calls take.
+const BYTES_WORTH_A_YIELD: usize = 128 << 10;
+
 /// The waker's token; no source can have it, since slots are fewer.
 const WAKER: Token = Token(usize::MAX);
 
@@ -99,6 +103,7 @@ pub(crate) struct Turn<'a> {
     again_asked: &'a mut bool,
     again: &'a mut Vec<SourceId>,
     frames: &'a mut usize,
+    bytes: &'a mut usize,
 }
 
 impl Turn<'_> {
@@ -118,6 +123,11 @@ impl Turn<'_> {
     /// Notes that the source has taken frames off its input.
     pub(crate) fn took_frames(&mut self, frames: usize) {
         *self.frames += frames;
+    }
+
+    /// Notes that the source has moved bytes to or from its socket.
+    pub(crate) fn moved(&mut self, bytes: usize) {
+        *self.bytes += bytes;
     }
 
     /// Asks for another `on_ready`, after the other sources had theirs. Asking twice is asking
@@ -197,6 +207,8 @@ struct EventLoop {
     patience: Patience,
     /// Taken by its sources since it waited last.
     frames: usize,
+    /// Moved by its sources since it waited last, or let others have the processor.
+    bytes: usize,
 }
 
 struct Slot {
@@ -222,6 +234,7 @@ impl EventLoop {
             again: Vec::new(),
             patience: Patience::default(),
             frames: 0,
+            bytes: 0,
         }
     }
 
@@ -284,8 +297,13 @@ impl EventLoop {
             && FLUSHES.with_borrow(Vec::is_empty)
             && !LoopHandle::has_local_posts();
         let frames = if idle {
+            self.bytes = 0;
             std::mem::take(&mut self.frames)
         } else {
+            if self.bytes >= BYTES_WORTH_A_YIELD {
+                self.bytes = 0;
+                thread::yield_now();
+            }
             0
         };
         if idle && frames < FRAMES_WORTH_A_SLEEP && self.watch(events) {
@@ -431,6 +449,7 @@ impl EventLoop {
             again_asked: &mut slot.again_asked,
             again: &mut self.again,
             frames: &mut self.frames,
+            bytes: &mut self.bytes,
         };
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut turn)));
         if result.is_err() {

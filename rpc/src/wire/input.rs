@@ -9,7 +9,7 @@
 //! Small reads go through a scratch buffer that all connections of a loop share, so that an idle
 //! connection holds no memory; the rest of a large frame is read straight into place. Room grows
 //! with what has arrived, never with what a peer announces: a frame of 60 MiB that stops after a
-//! byte costs a byte.
+//! byte costs a byte. Only a buffer that the thread holds anyway is taken for all of it at once.
 
 use std::io::{self, Read};
 
@@ -23,6 +23,9 @@ const DIRECT_BYTES_MIN: usize = 16 << 10;
 /// The most room that is made ahead of bytes that have not arrived, unless more has arrived
 /// already.
 const ROOM_BYTES: usize = 64 << 10;
+
+/// The most bytes read at once, so that others have their turn between.
+const WINDOW_BYTES_MAX: usize = 128 << 10;
 
 /// Room for what follows a large frame: its successor's header, so that its size is known. A read
 /// that leaves it empty has emptied the socket, which saves the read that would tell.
@@ -145,12 +148,13 @@ impl InputBuffer {
                 drained: bytes < window,
             });
         }
-        let room_max = match frame_bytes {
-            0 => expected,
-            _ => unread.max(ROOM_BYTES),
+        let rest = expected - unread + AHEAD_BYTES;
+        let paid_for = match frame_bytes {
+            0 => rest,
+            _ => rest.min(unread.max(ROOM_BYTES) + AHEAD_BYTES),
         };
-        let window = (expected - unread).min(room_max) + AHEAD_BYTES;
-        self.make_room(window);
+        self.make_room(paid_for, rest);
+        let window = rest.min(self.partial.len() - unread).min(WINDOW_BYTES_MAX);
         let bytes = source.read(&mut self.partial[unread..unread + window])?;
         self.filled = unread + bytes;
         Ok(ReadOutcome {
@@ -159,13 +163,15 @@ impl InputBuffer {
         })
     }
 
-    /// Sees to it that `partial` has what has arrived and as much room behind it.
-    fn make_room(&mut self, room: usize) {
+    /// Sees to it that `partial` has what has arrived and room behind it: `room` at least, and
+    /// `best` if that costs no memory that was not held before.
+    fn make_room(&mut self, room: usize, best: usize) {
         if self.has_room(room) {
             return;
         }
         let unread = self.unread();
-        let mut larger = pool::take_full(unread.len() + room);
+        let kept = pool::take_kept_full(unread.len() + best);
+        let mut larger = kept.unwrap_or_else(|| pool::take_full(unread.len() + room));
         larger[..unread.len()].copy_from_slice(unread);
         self.move_to(larger);
     }
@@ -240,7 +246,7 @@ mod tests {
         }
         assert_eq!(buffer.unread().len(), 101);
         assert!(
-            buffer.held_bytes() <= 2 * ROOM_BYTES + 64,
+            buffer.held_bytes() <= pool::BUFFER_BYTES,
             "{} bytes held",
             buffer.held_bytes()
         );
@@ -260,6 +266,29 @@ mod tests {
         }
         assert_eq!(buffer.take(0, body.len()), body);
         assert_eq!(buffer.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_frame_as_large_as_one_before_is_read_into_its_buffer_at_once() {
+        let frame = vec![7; 1 << 20];
+        let mut scratch = [0; 64];
+        let mut buffers = Vec::new();
+        for reads_max in [20, 9] {
+            let mut buffer = InputBuffer::default();
+            let mut rest = &frame[..];
+            let mut reads = 0;
+            while !rest.is_empty() {
+                buffer
+                    .read_from(&mut rest, &mut scratch, frame.len())
+                    .unwrap();
+                reads += 1;
+            }
+            assert!(reads <= reads_max, "{reads} reads");
+            let taken = buffer.take(0, frame.len());
+            assert_eq!(taken, frame);
+            buffers.push(taken.as_ptr());
+        }
+        assert_eq!(buffers[0], buffers[1], "it was used again");
     }
 
     #[test]

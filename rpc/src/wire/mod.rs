@@ -23,7 +23,7 @@ pub(crate) use header::{
 pub(crate) use input::InputBuffer;
 pub use limits::Limits;
 pub(crate) use limits::METADATA_ENTRIES_MAX;
-pub(crate) use output::OutputQueue;
+pub(crate) use output::{OutputQueue, Written};
 pub(crate) use varint::{put_varint, varint_len};
 
 #[cfg(test)]

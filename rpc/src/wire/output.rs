@@ -24,6 +24,8 @@ const SPARE_BYTES_MAX: usize = 64 << 10;
 pub(crate) enum Written {
     /// Nothing is left to be sent.
     All,
+    /// The share is used up.
+    Share,
     /// The socket takes no more for now.
     Blocked,
 }
@@ -137,10 +139,25 @@ impl OutputQueue {
 
     /// Writes as much as `sink` takes.
     pub(crate) fn write_to(&mut self, sink: &mut impl Write) -> io::Result<Written> {
+        self.write_up_to(usize::MAX, sink)
+    }
+
+    /// Writes as much as `sink` takes, and `share` bytes at most.
+    pub(crate) fn write_up_to(
+        &mut self,
+        mut share: usize,
+        sink: &mut impl Write,
+    ) -> io::Result<Written> {
         while !self.is_empty() {
-            match self.write_once(sink) {
+            if share == 0 {
+                return Ok(Written::Share);
+            }
+            match self.write_once(share, sink) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.sent(bytes),
+                Ok(bytes) => {
+                    self.sent(bytes);
+                    share = share.saturating_sub(bytes);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Blocked),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -149,19 +166,24 @@ impl OutputQueue {
         Ok(Written::All)
     }
 
-    fn write_once(&self, sink: &mut impl Write) -> io::Result<usize> {
-        if self.segments.len() == 1 {
-            return sink.write(&self.segments[0][self.sent_of_first..]);
+    fn write_once(&self, share: usize, sink: &mut impl Write) -> io::Result<usize> {
+        let first = &self.segments[0][self.sent_of_first..];
+        if self.segments.len() == 1 || first.len() >= share {
+            return sink.write(&first[..first.len().min(share)]);
         }
         let mut slices = [IoSlice::new(&[]); SEGMENTS_PER_WRITE];
-        let mut filled = 0;
-        for (slice, segment) in slices.iter_mut().zip(&self.segments) {
-            *slice = IoSlice::new(segment);
+        slices[0] = IoSlice::new(first);
+        let mut filled = 1;
+        let mut left = share - first.len();
+        for (slice, segment) in slices[1..].iter_mut().zip(self.segments.iter().skip(1)) {
+            if left == 0 {
+                break;
+            }
+            *slice = IoSlice::new(&segment[..segment.len().min(left)]);
+            left -= slice.len();
             filled += 1;
         }
-        let mut slices = &mut slices[..filled];
-        IoSlice::advance_slices(&mut slices, self.sent_of_first);
-        sink.write_vectored(slices)
+        sink.write_vectored(&slices[..filled])
     }
 
     fn sent(&mut self, mut bytes: usize) {
@@ -269,6 +291,32 @@ mod tests {
             (2, 3 * SEGMENTS_PER_WRITE + 3)
         );
         assert!(sink.bytes.is_sorted());
+    }
+
+    #[test]
+    fn whoever_has_a_share_leaves_the_rest() {
+        for share in 1..9 {
+            let mut queue = OutputQueue::default();
+            for segment in ["abc", "d", "efgh", "i"] {
+                queue.push_segment(segment.into());
+            }
+            let mut sink = sink(usize::MAX);
+            let mut before = 0;
+            while queue.write_up_to(share, &mut sink).unwrap() == Written::Share {
+                assert_eq!(sink.bytes.len() - before, share);
+                before = sink.bytes.len();
+            }
+            assert_eq!(sink.bytes, b"abcdefghi");
+        }
+    }
+
+    #[test]
+    fn a_large_segment_is_cut_to_the_share() {
+        let mut queue = OutputQueue::default();
+        queue.push_segment(vec![7; 1000]);
+        let mut sink = sink(usize::MAX);
+        assert_eq!(queue.write_up_to(300, &mut sink).unwrap(), Written::Share);
+        assert_eq!((sink.bytes.len(), queue.unsent_bytes()), (300, 700));
     }
 
     #[test]

@@ -277,7 +277,7 @@ impl Connection {
             ConnectionError::Tls(_) => Ok(()),
             // A socket that has sent nothing yet takes these few bytes.
             ConnectionError::TlsAtPlainPort => self.stream.write_all(&TLS_WANTS_ANOTHER_PORT),
-            _ => self.write(),
+            _ => self.write(usize::MAX),
         };
         if written.is_err() {
             return Next::Close;

@@ -30,10 +30,13 @@ use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::transport::Transport;
-use crate::wire::{FrameError, FrontFrame, InputBuffer, OutputQueue};
+use crate::wire::{FrameError, FrontFrame, InputBuffer, OutputQueue, Written};
 
 /// Bytes read from one connection in one turn; then the others have theirs.
-const READ_BYTES_PER_TURN: usize = 256 << 10;
+const READ_BYTES_PER_TURN: usize = 128 << 10;
+
+/// Bytes written to one connection in one go; then the others have theirs.
+const WRITE_BYTES_PER_FLUSH: usize = 256 << 10;
 
 /// Frames of one connection looked at in one turn. Then their replies leave, so that the caller has
 /// something to do while the next ones are looked at. A smaller share would have both work at the
@@ -219,6 +222,7 @@ impl Connection {
                 }
                 Ok(read) => {
                     budget = budget.saturating_sub(read.bytes);
+                    turn.moved(read.bytes);
                     self.now = Instant::now();
                     self.arrived = self.now;
                     if self.timeouts.heard(self.now) {
@@ -262,7 +266,7 @@ impl Connection {
             // failure to write shows again then.
             self.path.ask_for_flush();
         }
-        let _ = self.write();
+        let _ = self.write(WRITE_BYTES_PER_FLUSH);
         self.output.unsent_bytes() > limit || !self.may_take_request()
     }
 
@@ -332,11 +336,14 @@ impl Connection {
         });
     }
 
-    /// Writes what the socket takes.
-    fn write(&mut self) -> io::Result<()> {
+    /// Writes what the socket takes, `share` bytes at most; then the rest asks for a flush.
+    fn write(&mut self, share: usize) -> io::Result<()> {
         let before = self.output.unsent_bytes();
-        self.output.write_to(&mut self.stream)?;
+        let written = self.output.write_up_to(share, &mut self.stream)?;
         self.stream.send_unsent()?;
+        if written == Written::Share {
+            self.path.ask_for_flush();
+        }
         let after = self.output.unsent_bytes();
         self.stats.sent(before - after);
         self.path.cells.sent(before - after);
@@ -359,10 +366,12 @@ impl Connection {
             }
             return Next::Keep;
         }
-        if let Err(error) = self.write() {
+        let gathered = self.output.unsent_bytes();
+        if let Err(error) = self.write(WRITE_BYTES_PER_FLUSH) {
             tracing::debug!(peer = %self.peer, %error, "connection lost with replies unsent");
             return Next::Close;
         }
+        turn.moved(gathered - self.output.unsent_bytes());
         if self.dialect != Dialect::Framed {
             // No alarm of it rings when it has been quiet, and its segments are not used again.
             self.output.trim();

@@ -7,7 +7,6 @@ use clerk::Clerk;
 
 use crate::disk_faults::SmallDisk;
 use crate::harness::history::Recorder;
-use crate::harness::linearizable::check;
 use crate::harness::{Cluster, Load, eventually, seed};
 
 /// Room for the first segment (8 MiB), and for all that a test writes.
@@ -56,14 +55,6 @@ fn write_until_full(cluster: &mut Cluster, clerk: &Clerk, nodes: &[usize]) {
     }
 }
 
-fn assert_linearizable(recorder: Recorder) {
-    let history = recorder.finish();
-    println!("{} operations", history.len());
-    if let Err(violation) = check(history) {
-        panic!("{violation}");
-    }
-}
-
 /// Faults D5, one node: a leader whose disk is full hands over and goes on running, also through a
 /// restart; when there is room again it catches up by itself.
 #[test]
@@ -101,7 +92,7 @@ fn a_leader_whose_disk_is_full_resigns_and_comes_back_by_itself() {
     disks[full].clear();
     cluster.process(full).wait_for_line(ROOM);
     cluster.wait_for_catch_up(full);
-    assert_linearizable(recorder);
+    recorder.finish_linearizable();
     let journal = load.finish();
     cluster.wait_for_convergence();
     journal.verify(&cluster);
@@ -159,7 +150,7 @@ fn when_the_disks_of_a_majority_are_full_writes_are_refused_until_there_is_room(
         }
         load.wait_for_acks(200);
         assert_eq!(clerk.get("meanwhile").unwrap(), None, "it was not done");
-        assert_linearizable(recorder);
+        recorder.finish_linearizable();
         let journal = load.finish();
         cluster.wait_for_convergence();
         journal.verify(&cluster);

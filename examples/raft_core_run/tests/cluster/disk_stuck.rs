@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::disk_faults::Tracer;
 use crate::harness::history::Recorder;
-use crate::harness::linearizable::check;
 use crate::harness::{Cluster, Load, eventually, seed};
 
 /// Short enough that some calls end with their outcome unknown.
@@ -12,14 +11,6 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// The next sync takes ten seconds.
 const HANG: &str = "fdatasync:delay_enter=10000000:when=1";
-
-fn assert_linearizable(recorder: Recorder) {
-    let history = recorder.finish();
-    println!("{} operations", history.len());
-    if let Err(violation) = check(history) {
-        panic!("{violation}");
-    }
-}
 
 /// Faults D10: a follower whose disk hangs holds nobody up. It goes on hearing its leader, so nobody
 /// stands for election.
@@ -56,7 +47,7 @@ fn a_follower_whose_disk_hangs_disturbs_nobody() {
     assert_eq!(term(&cluster, leader), before);
     cluster.wait_for_catch_up(follower);
 
-    assert_linearizable(recorder);
+    recorder.finish_linearizable();
     let journal = load.finish();
     cluster.wait_for_convergence();
     journal.verify(&cluster);
@@ -93,7 +84,7 @@ fn a_leader_whose_disk_hangs_steps_down() {
     drop(tracer);
     cluster.wait_for_catch_up(stuck);
     println!("node {stuck} was followed by node {successor}");
-    assert_linearizable(recorder);
+    recorder.finish_linearizable();
     let journal = load.finish();
     cluster.wait_for_convergence();
     journal.verify(&cluster);
@@ -133,7 +124,7 @@ fn a_leader_whose_sync_fails_ends_and_the_others_go_on() {
     cluster.kill(broken);
     cluster.start_node(broken);
     cluster.wait_for_catch_up(broken);
-    assert_linearizable(recorder);
+    recorder.finish_linearizable();
     let journal = load.finish();
     cluster.wait_for_convergence();
     journal.verify(&cluster);

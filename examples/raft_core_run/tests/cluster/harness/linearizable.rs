@@ -1,14 +1,28 @@
 //! Whether a history of Gets, Puts and Appends can be explained by one register a key.
 //!
-//! Wing and Gong's search with Lowe's memory: take, one after the other, operations that no other had
-//! ended before; go back when none fits; never look twice at the same set of operations done with the
-//! same value. Keys are independent of each other (Herlihy and Wing, §3.3), so each is searched alone.
-//! A write of unknown outcome never ended: it may take effect at any time after its call, and at the
-//! very end is as good as never.
+//! Each write has a token of its own, and a value is the tokens of the last Put and of the Appends since.
+//! So a Get tells by which writes, and in which order, its value came about. That turns the question,
+//! which takes a search of exponential time and memory otherwise (the more writes of unknown outcome,
+//! the worse), into one of sorting (Gibbons and Korach, *Testing Shared Memories*, 1997).
+//!
+//! ```text
+//! Gets that saw 1, 12, 1, 7, 78:        Put 1, Get, Get, Append 2, Get  │  Put 7, Get, Append 8, Get
+//! Put 5 and Append 6, which none saw:   Put 5  │  Append 6
+//! ```
+//!
+//! A *block* is a Put, the Appends that were seen behind it, and the Gets that saw them: no other write
+//! can have come in between. A write that nobody saw is a block by itself, which fits between any two
+//! others, and at the very end: there is room for one of unknown outcome at least there. What was seen
+//! before any Put is the first block of all. Two things must hold, for each key by itself (Herlihy and Wing, §3.3):
+//!
+//! 1. Within a block, nothing ended before something that comes earlier in it began.
+//! 2. No two blocks must each precede the other. One must precede another if any operation of the one
+//!    ended before any of the other began. (Two are enough: if many precede each other in a circle, each
+//!    of them has something that ended before the latest call of all, so precedes the block of that
+//!    call, which in turn precedes one of them.)
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// One operation as its caller saw it.
@@ -22,223 +36,226 @@ pub(crate) struct Operation {
     pub(crate) returned: Option<Duration>,
 }
 
+/// No two writes have the same token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// And what it returned.
-    Get(Option<String>),
-    Put(String),
-    Append(String),
+    /// And the tokens that it returned; none before the first write.
+    Get(Vec<u64>),
+    Put(u64),
+    Append(u64),
 }
 
 /// A history that no order of its operations explains.
 #[derive(Debug)]
 pub(crate) struct Violation {
-    key: String,
-    /// As far as the best order came: what could not be explained, and what ran beside it.
-    stuck_at: Vec<Operation>,
-    /// The last operations that could be, in that order.
-    explained: Vec<Operation>,
-}
-
-/// Searches an order for the operations of each key.
-pub(crate) fn check(history: Vec<Operation>) -> Result<(), Violation> {
-    let mut of_keys: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
-    for operation in history {
-        of_keys
-            .entry(operation.key.clone())
-            .or_default()
-            .push(operation);
-    }
-    of_keys
-        .into_values()
-        .try_for_each(|operations| Search::new(operations).run())
-}
-
-/// The value of a key; `None` before its first write. Shared by all the places that remember it.
-type Value = Option<Rc<str>>;
-
-fn apply(value: &Value, what: &What) -> Option<Value> {
-    match what {
-        What::Get(seen) => (seen.as_deref() == value.as_deref()).then(|| value.clone()),
-        What::Put(new) => Some(Some(new.as_str().into())),
-        What::Append(tail) => {
-            let old = value.as_deref().unwrap_or_default();
-            Some(Some(format!("{old}{tail}").into()))
-        }
-    }
-}
-
-/// A call or a return, in a list of all that is not explained yet, in order of time.
-#[derive(Clone, Copy)]
-struct Event {
-    operation: usize,
-    is_call: bool,
-    previous: usize,
-    next: usize,
-}
-
-struct Search {
+    what: String,
+    /// Those that contradict each other.
     operations: Vec<Operation>,
-    /// The list; the first element is its head and no event.
-    events: Vec<Event>,
-    /// Each operation's return.
-    return_of: Vec<usize>,
-    done: Done,
-    value: Value,
-    /// What was taken, in order, with the value before it.
-    taken: Vec<(usize, Value)>,
 }
 
-const HEAD: usize = 0;
+/// Whether there is an order that explains the operations of each key.
+pub(crate) fn check(history: &[Operation]) -> Result<(), Violation> {
+    let mut of_keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in history {
+        of_keys.entry(&operation.key).or_default().push(operation);
+    }
+    of_keys.values().try_for_each(|operations| {
+        let mut blocks = blocks_of(operations)?;
+        blocks.iter_mut().try_for_each(Block::check)?;
+        check_order(blocks)
+    })
+}
 
-impl Search {
-    fn new(operations: Vec<Operation>) -> Self {
-        let mut times: Vec<(Duration, bool, usize)> = Vec::with_capacity(operations.len() * 2);
-        for (number, operation) in operations.iter().enumerate() {
-            times.push((operation.called, true, number));
-            times.push((operation.returned.unwrap_or(Duration::MAX), false, number));
-        }
-        // At the same time, calls come first: then they overlap, which claims less.
-        times.sort_by_key(|&(at, is_call, number)| (at, !is_call, number));
+/// Operations between which there is no other.
+#[derive(Default)]
+struct Block<'a> {
+    /// Each with its rank: the second write is of rank 4, the Gets that saw it last are of rank 5.
+    operations: Vec<(usize, &'a Operation)>,
+    /// It begins with a key without a value, as everything does.
+    is_first: bool,
+}
 
-        let length = times.len() + 1;
-        let mut events = vec![Event {
-            operation: usize::MAX,
-            is_call: false,
-            previous: length - 1,
-            next: 1 % length,
-        }];
-        let mut return_of = vec![0; operations.len()];
-        for (place, &(_, is_call, operation)) in (1..).zip(&times) {
-            if !is_call {
-                return_of[operation] = place;
-            }
-            events.push(Event {
-                operation,
-                is_call,
-                previous: place - 1,
-                next: (place + 1) % length,
-            });
+/// The longest value that was seen with this beginning, and a Get that saw it.
+struct Chain<'a> {
+    tokens: &'a [u64],
+    seen_by: &'a Operation,
+}
+
+fn blocks_of<'a>(operations: &[&'a Operation]) -> Result<Vec<Block<'a>>, Violation> {
+    let writes = writes_of(operations);
+    let mut chains: BTreeMap<Option<u64>, Chain<'a>> = BTreeMap::new();
+    let mut gets: Vec<(Option<u64>, usize, &Operation)> = Vec::new();
+    for &get in operations {
+        let What::Get(tokens) = &get.what else {
+            continue;
+        };
+        let put = put_of(get, tokens, &writes)?;
+        gets.push((put, tokens.len(), get));
+        let seen_by = get;
+        let chain = chains.entry(put).or_insert(Chain { tokens, seen_by });
+        if !tokens.starts_with(chain.tokens) && !chain.tokens.starts_with(tokens) {
+            let both = [chain.seen_by, get];
+            return Err(violation("neither value comes of the other", &both));
         }
-        Self {
-            done: Done(vec![0; operations.len().div_ceil(64)]),
-            operations,
-            events,
-            return_of,
-            value: None,
-            taken: Vec::new(),
+        if tokens.len() > chain.tokens.len() {
+            *chain = Chain { tokens, seen_by };
         }
     }
 
-    fn run(mut self) -> Result<(), Violation> {
-        let mut seen: HashSet<(Done, Value)> = HashSet::new();
-        let mut best: Option<Violation> = None;
-        let mut at = self.events[HEAD].next;
-        while at != HEAD {
-            let event = self.events[at];
-            if event.is_call {
-                let operation = event.operation;
-                if let Some(value) = apply(&self.value, &self.operations[operation].what) {
-                    self.done.flip(operation);
-                    if seen.insert((self.done.clone(), value.clone())) {
-                        self.taken
-                            .push((at, std::mem::replace(&mut self.value, value)));
-                        self.unlink(at);
-                        self.unlink(self.return_of[operation]);
-                        at = self.events[HEAD].next;
-                        continue;
-                    }
-                    self.done.flip(operation);
-                }
-                at = event.next;
-            } else {
-                // This one ended before anything further began, and nothing that began before fits.
-                if best
-                    .as_ref()
-                    .is_none_or(|best| best.explained_count() < self.taken.len())
-                {
-                    best = Some(self.violation(at));
-                }
-                let Some((call, value)) = self.taken.pop() else {
-                    return Err(best.expect("set just now"));
-                };
-                let operation = self.events[call].operation;
-                self.value = value;
-                self.done.flip(operation);
-                self.relink(self.return_of[operation]);
-                self.relink(call);
-                at = self.events[call].next;
+    let mut unseen = writes.clone();
+    let mut blocks: BTreeMap<Option<u64>, Block<'a>> = BTreeMap::new();
+    for (put, Chain { tokens, seen_by }) in chains {
+        let block = blocks.entry(put).or_default();
+        block.is_first = put.is_none();
+        for (number, token) in (1..).zip(tokens) {
+            let Some(write) = unseen.remove(token) else {
+                return Err(violation("a write took effect twice", &[seen_by]));
+            };
+            block.operations.push((2 * number, write));
+        }
+    }
+    for (put, seen, get) in gets {
+        let block = blocks.entry(put).or_default();
+        block.operations.push((2 * seen + 1, get));
+    }
+    let alone = unseen.into_values().map(|write| Block {
+        operations: vec![(0, write)],
+        is_first: false,
+    });
+    Ok(blocks.into_values().chain(alone).collect())
+}
+
+fn writes_of<'a>(operations: &[&'a Operation]) -> BTreeMap<u64, &'a Operation> {
+    let mut writes = BTreeMap::new();
+    for &operation in operations {
+        if let What::Put(token) | What::Append(token) = operation.what {
+            let other = writes.insert(token, operation);
+            assert!(other.is_none(), "two writes have the token {token}");
+        }
+    }
+    writes
+}
+
+/// The Put that a value goes back to; none if there were but Appends, or nothing at all.
+fn put_of(
+    get: &Operation,
+    tokens: &[u64],
+    writes: &BTreeMap<u64, &Operation>,
+) -> Result<Option<u64>, Violation> {
+    let mut put = None;
+    for (place, token) in tokens.iter().enumerate() {
+        let Some(write) = writes.get(token) else {
+            let what = format!("{token} was written by nobody, or was certainly not done");
+            return Err(violation(&what, &[get]));
+        };
+        if matches!(write.what, What::Put(_)) {
+            if place > 0 {
+                return Err(violation("a Put leaves nothing before it", &[*write, get]));
             }
+            put = Some(*token);
+        }
+    }
+    Ok(put)
+}
+
+impl Block<'_> {
+    /// Rule 1. Leaves the operations in order.
+    fn check(&mut self) -> Result<(), Violation> {
+        self.operations.sort_by_key(|&(rank, _)| rank);
+        let mut called_last: Option<&Operation> = None;
+        for equals in self.operations.chunk_by(|one, other| one.0 == other.0) {
+            for &(_, operation) in equals {
+                if let Some(earlier) = called_last
+                    && operation.end() < earlier.called
+                {
+                    let what = "the one that ended first comes of the other";
+                    return Err(violation(what, &[operation, earlier]));
+                }
+            }
+            let equals = equals.iter().map(|&(_, operation)| operation);
+            called_last = equals.chain(called_last).max_by_key(|it| it.called);
         }
         Ok(())
     }
 
-    fn unlink(&mut self, at: usize) {
-        let Event { previous, next, .. } = self.events[at];
-        self.events[previous].next = next;
-        self.events[next].previous = previous;
+    fn ended_first(&self) -> &Operation {
+        let operations = self.operations.iter().map(|&(_, operation)| operation);
+        let first = operations.min_by_key(|operation| operation.end());
+        first.expect("a block is made for an operation")
     }
 
-    /// Undoes the last [`unlink`](Self::unlink) that is not undone.
-    fn relink(&mut self, at: usize) {
-        let Event { previous, next, .. } = self.events[at];
-        self.events[previous].next = at;
-        self.events[next].previous = at;
-    }
-
-    fn violation(&self, stuck_at: usize) -> Violation {
-        let mut beside = Vec::new();
-        let mut at = self.events[HEAD].next;
-        while at != stuck_at {
-            beside.push(self.operations[self.events[at].operation].clone());
-            at = self.events[at].next;
-        }
-        let explained = self
-            .taken
-            .iter()
-            .map(|&(call, _)| self.operations[self.events[call].operation].clone());
-        Violation {
-            key: self.operations[0].key.clone(),
-            stuck_at: beside,
-            explained: explained.collect(),
-        }
+    fn called_last(&self) -> &Operation {
+        let operations = self.operations.iter().map(|&(_, operation)| operation);
+        let last = operations.max_by_key(|operation| operation.called);
+        last.expect("a block is made for an operation")
     }
 }
 
-/// Which operations have been taken.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Done(Vec<u64>);
+/// A block as far as its place among the others goes.
+struct Extent<'a> {
+    /// When something of it first ended; `None`: before everything.
+    end: Option<Duration>,
+    /// When something of it was last called.
+    call: Duration,
+    block: Block<'a>,
+}
 
-impl Done {
-    fn flip(&mut self, operation: usize) {
-        self.0[operation / 64] ^= 1 << (operation % 64);
+/// Rule 2.
+fn check_order(blocks: Vec<Block<'_>>) -> Result<(), Violation> {
+    let extents = blocks.into_iter().map(|block| Extent {
+        end: (!block.is_first).then(|| block.ended_first().end()),
+        call: block.called_last().called,
+        block,
+    });
+    let mut extents: Vec<Extent<'_>> = extents.collect();
+    extents.sort_by_key(|extent| extent.end);
+    let precedes = |one: &Extent<'_>, other: &Extent<'_>| one.end < Some(other.call);
+
+    // Of two blocks that precede each other, let C be the one that first ended later. Then the other
+    // one's last call is after that end: so it is if the latest call so far is. Is that another
+    // block's, the two of them precede each other as well, and that was found before.
+    let mut latest: Option<&Extent<'_>> = None;
+    for extent in &extents {
+        if let Some(latest) = latest
+            && precedes(latest, extent)
+            && precedes(extent, latest)
+        {
+            let [one, other] = [&latest.block, &extent.block];
+            let all = [
+                one.ended_first(),
+                other.called_last(),
+                other.ended_first(),
+                one.called_last(),
+            ];
+            let what = "what the first and the last belong to is before the others, and after them";
+            return Err(violation(what, &all));
+        }
+        if latest.is_none_or(|latest| latest.call < extent.call) {
+            latest = Some(extent);
+        }
+    }
+    Ok(())
+}
+
+fn violation(what: &str, operations: &[&Operation]) -> Violation {
+    Violation {
+        what: what.to_owned(),
+        operations: operations.iter().map(|&it| it.clone()).collect(),
     }
 }
 
-impl Violation {
-    fn explained_count(&self) -> usize {
-        self.explained.len()
+impl Operation {
+    /// A write of unknown outcome may take effect at any time after its call.
+    fn end(&self) -> Duration {
+        self.returned.unwrap_or(Duration::MAX)
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 12;
-        let Self {
-            key,
-            stuck_at,
-            explained,
-        } = self;
-        writeln!(
-            f,
-            "key {key}: no order explains what its clients saw; the best explains {} operations, last:",
-            explained.len()
-        )?;
-        for operation in &explained[explained.len().saturating_sub(SHOWN)..] {
-            writeln!(f, "  {operation}")?;
-        }
-        writeln!(f, "and then none of:")?;
-        stuck_at
+        let Self { what, operations } = self;
+        writeln!(f, "no order explains what clients saw: {what}:")?;
+        operations
             .iter()
             .try_for_each(|operation| writeln!(f, "  {operation}"))
     }
@@ -248,129 +265,19 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             client,
+            key,
             what,
             called,
             returned,
-            ..
         } = self;
         write!(f, "{:>10} us .. ", called.as_micros())?;
         match returned {
             Some(returned) => write!(f, "{:>10} us", returned.as_micros())?,
             None => write!(f, "   unknown   ")?,
         }
-        write!(f, "  client {client}  {what:?}")
+        write!(f, "  client {client}  {key}  {what:?}")
     }
 }
 
-mod tests {
-    use super::*;
-
-    fn history(lines: &[(u64, u64, What)]) -> Vec<Operation> {
-        let operation =
-            |(client, &(called, returned, ref what)): (usize, &(u64, u64, What))| Operation {
-                client,
-                key: "k".to_owned(),
-                what: what.clone(),
-                called: Duration::from_millis(called),
-                returned: (returned != NEVER).then(|| Duration::from_millis(returned)),
-            };
-        lines.iter().enumerate().map(operation).collect()
-    }
-
-    const NEVER: u64 = u64::MAX;
-
-    fn got(value: &str) -> What {
-        What::Get(Some(value.to_owned()))
-    }
-
-    fn put(value: &str) -> What {
-        What::Put(value.to_owned())
-    }
-
-    fn append(value: &str) -> What {
-        What::Append(value.to_owned())
-    }
-
-    #[test]
-    fn a_history_with_an_order_is_accepted() {
-        check(vec![]).unwrap();
-        let overlapping = history(&[
-            (0, 90, put("a")),
-            (10, 80, append("b")),
-            (20, 70, What::Get(None)),
-            (30, 60, got("b")),
-            (65, 75, got("a")),
-            (91, 92, got("a")),
-        ]);
-        check(overlapping).unwrap();
-    }
-
-    #[test]
-    fn a_stale_read_is_rejected() {
-        let stale = history(&[(0, 1, put("a")), (2, 3, put("b")), (4, 5, got("a"))]);
-        let violation = check(stale).unwrap_err().to_string();
-        assert!(
-            violation.contains("4000 us"),
-            "it names the read: {violation}"
-        );
-        // Two reads beside a write: once it was seen, it stays seen.
-        let back = history(&[
-            (0, 1, put("a")),
-            (2, 9, put("b")),
-            (3, 4, got("b")),
-            (5, 6, got("a")),
-        ]);
-        check(back).unwrap_err();
-    }
-
-    #[test]
-    fn a_lost_write_is_rejected() {
-        check(history(&[(0, 1, put("a")), (2, 3, What::Get(None))])).unwrap_err();
-        let lost = history(&[(0, 5, append("a")), (1, 4, append("b")), (6, 7, got("b"))]);
-        check(lost).unwrap_err();
-    }
-
-    #[test]
-    fn a_write_that_counts_twice_is_rejected() {
-        check(history(&[(0, 1, append("a")), (2, 3, got("aa"))])).unwrap_err();
-        check(history(&[(0, NEVER, append("a")), (2, 3, got("aa"))])).unwrap_err();
-    }
-
-    #[test]
-    fn an_unknown_write_may_count_late_or_never_but_not_early() {
-        let unknown = |reads: [What; 2]| {
-            let [first, second] = reads;
-            check(history(&[
-                (0, 1, put("a")),
-                (2, NEVER, put("b")),
-                (3, 4, first),
-                (50, 60, second),
-            ]))
-        };
-        unknown([got("a"), got("b")]).unwrap();
-        unknown([got("a"), got("a")]).unwrap();
-        unknown([got("b"), got("a")]).unwrap_err();
-        check(history(&[(0, 1, got("b")), (2, NEVER, put("b"))])).unwrap_err();
-    }
-
-    #[test]
-    fn keys_are_searched_apart() {
-        let mut two = history(&[(0, 1, put("a")), (2, 3, got("a"))]);
-        two[1].key = "other".to_owned();
-        check(two).unwrap_err();
-    }
-
-    /// The search finds its way back: many operations at once, of which only one order fits.
-    #[test]
-    fn many_operations_at_once_are_searched_to_the_end() {
-        let letters = "hgfedcba";
-        let mut lines: Vec<_> = letters
-            .chars()
-            .map(|letter| (0, 100, append(&letter.to_string())))
-            .collect();
-        lines.push((101, 102, got("abcdefgh")));
-        check(history(&lines)).unwrap();
-        *lines.last_mut().unwrap() = (101, 102, got("abcdefgg"));
-        check(history(&lines)).unwrap_err();
-    }
-}
+#[path = "linearizable_test.rs"]
+mod tests;

@@ -26,5 +26,6 @@ mod launch;
 mod leader_loss;
 mod linearizability;
 mod members;
+mod partitions;
 mod pauses;
 mod rolling;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::links::Links;
+use super::network::Network;
 use super::process::{Process, show_end_of};
 use super::wait::eventually;
 
@@ -46,6 +47,8 @@ pub(crate) struct Cluster {
     file: ClusterFile,
     /// The nodes know each other by the addresses of relays, which are none of the clients' business.
     has_links: bool,
+    /// Where each node has a host of its own.
+    network: Option<Arc<Network>>,
     dir: Option<TempDir>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -64,8 +67,19 @@ impl Cluster {
 
     /// As [`start`](Self::start), each node with these options.
     pub(crate) fn with_knobs(count: usize, knobs: &[&str]) -> Self {
-        let mut cluster = Self::prepare(count, knobs);
-        for node in 0..count {
+        Self::at(free_addresses(count), knobs, None)
+    }
+
+    /// As [`with_knobs`](Self::with_knobs), each node on the host of its number.
+    pub(crate) fn on(network: &Arc<Network>, count: usize, knobs: &[&str]) -> Self {
+        let addresses = (0..count).map(|node| network.address(node)).collect();
+        Self::at(addresses, knobs, Some(Arc::clone(network)))
+    }
+
+    fn at(addresses: Vec<SocketAddr>, knobs: &[&str], network: Option<Arc<Network>>) -> Self {
+        let mut cluster = Self::prepare(addresses, knobs);
+        cluster.network = network;
+        for node in 0..cluster.len() {
             cluster.file.write(cluster.file_of(node)).unwrap();
         }
         cluster.start_all();
@@ -74,7 +88,7 @@ impl Cluster {
 
     /// As [`with_knobs`](Self::with_knobs), over links that can be cut.
     pub(crate) fn with_links(count: usize, knobs: &[&str]) -> (Self, Links) {
-        let mut cluster = Self::prepare(count, knobs);
+        let mut cluster = Self::prepare(free_addresses(count), knobs);
         cluster.has_links = true;
         let links = Links::between(&cluster.file.nodes);
         for node in 0..count {
@@ -88,14 +102,14 @@ impl Cluster {
         (cluster, links)
     }
 
-    fn prepare(count: usize, knobs: &[&str]) -> Self {
+    fn prepare(addresses: Vec<SocketAddr>, knobs: &[&str]) -> Self {
         let alone = alone();
         let dir = tempfile::Builder::new()
             .prefix("cluster-")
             .tempdir()
             .unwrap();
         let file = ClusterFile {
-            nodes: free_addresses(count),
+            nodes: addresses,
             cluster_id: fastrand::u64(..),
         };
         file.write(dir.path().join("test.conf")).unwrap();
@@ -109,6 +123,7 @@ impl Cluster {
             knobs: knobs.iter().map(|&knob| knob.to_owned()).collect(),
             file,
             has_links: false,
+            network: None,
             dir: Some(dir),
             _alone: alone,
         }
@@ -156,8 +171,11 @@ impl Cluster {
             .arg(self.file_of(node))
             .arg("--data-dir")
             .arg(self.dir().join("data"))
-            .args(&self.knobs)
-            .env_remove("RUST_LOG");
+            .args(&self.knobs);
+        if let Some(network) = &self.network {
+            command = network.on_host(node, &command);
+        }
+        command.env_remove("RUST_LOG");
         command
     }
 
@@ -180,7 +198,10 @@ impl Cluster {
     /// its number. Started again, it is no different from the others.
     pub(crate) fn join(&mut self, member: usize, options: &[&str]) -> usize {
         let node = self.len();
-        let address = free_addresses(1)[0];
+        let address = match &self.network {
+            Some(network) => network.address(node),
+            None => free_addresses(1)[0],
+        };
         let member = self.file.nodes[member];
         self.file.nodes.push(address);
         self.nodes.push(Node {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Cluster ── Process        nodes to kill, pause, stop and bring back; Launcher: all by one command
+//! Links, Network            what is between the nodes, and can be cut
 //! Load ───── Journal        clients that write without pause, and what they were promised
 //! Recorder ─ linearizable   who asked what when and got which answer, and whether that can be
 //! ```
@@ -13,6 +14,7 @@ pub(crate) mod launcher;
 pub(crate) mod linearizable;
 pub(crate) mod links;
 pub(crate) mod load;
+pub(crate) mod network;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod wait;
@@ -22,5 +24,6 @@ pub(crate) mod wire;
 pub(crate) use cluster::Cluster;
 pub(crate) use launcher::Launcher;
 pub(crate) use load::Load;
+pub(crate) use network::Network;
 pub(crate) use process::Process;
 pub(crate) use wait::{HANG_GUARD, eventually, seed};

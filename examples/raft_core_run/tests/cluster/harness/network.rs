@@ -1,0 +1,221 @@
+//! Hosts for nodes: a network namespace each, and a router between them that loses what it is told to.
+//!
+//! ```text
+//! node 0, 10.0.0.2 ── 10.0.0.1 ┐
+//! node 1, 10.0.1.2 ── 10.0.1.1 ├ the router: also the test itself, and its clients
+//! node 2, 10.0.2.2 ── 10.0.2.1 ┘
+//! ```
+//!
+//! What is cut is silent, as between machines: packets get lost, one way or both ways, and the systems'
+//! TCP makes of it what it does. (The relays of [`Links`](super::links::Links) hold bytes back; connections
+//! through them go on where they stopped.) Clients reach every node at all times.
+//!
+//! A test enters its network by running itself once more, by `unshare`: its namespaces have names and
+//! mounts that nobody else sees, and vanish with the last process inside, however that ends. It takes the
+//! right to make namespaces, which most systems give everybody, and iproute2.
+
+use std::any::type_name;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::{env, fs};
+
+use super::cluster::alone;
+
+/// Set in a process that runs inside.
+const INSIDE: &str = "CLUSTER_TEST_INSIDE_NETWORK";
+
+/// Every node has a host of its own, so they may all listen there.
+const PORT: u16 = 7000;
+
+/// Does nothing but need the rights.
+const PROBE: [&str; 5] = ["ip", "link", "set", "lo", "up"];
+
+/// The hosts, and what is cut between them.
+pub(crate) struct Network {
+    hosts: usize,
+    /// From which host to which.
+    cut: Mutex<BTreeSet<(usize, usize)>>,
+}
+
+impl Network {
+    /// The network of a test, which names itself. `None`: the test has passed inside; or it cannot run
+    /// here, and a line in the output says why.
+    ///
+    /// # Panics
+    /// If the test has failed inside.
+    pub(crate) fn of<T: Fn()>(_test: T, hosts: usize) -> Option<Arc<Self>> {
+        if env::var_os(INSIDE).is_some() {
+            return match Self::set_up(hosts) {
+                Ok(network) => Some(Arc::new(network)),
+                Err(error) => {
+                    println!("NOT TESTED: {error}");
+                    None
+                }
+            };
+        }
+        let _alone = alone();
+        let probe = unshare().args(PROBE).output();
+        if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
+            println!("NOT TESTED: this test needs unshare, ip and network namespaces: {probe:?}");
+            return None;
+        }
+        let (_, test) = type_name::<T>()
+            .split_once("::")
+            .expect("the path of a function begins with its crate");
+        let inside = unshare()
+            .arg(env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(INSIDE, "")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&inside.stdout);
+        print!("{said}");
+        eprint!("{}", String::from_utf8_lossy(&inside.stderr));
+        let has_passed = inside.status.success() && said.contains("test result: ok. 1 passed");
+        assert!(has_passed, "{test} failed inside its network");
+        None
+    }
+
+    fn set_up(hosts: usize) -> Result<Self, String> {
+        run(
+            Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]),
+            "",
+        )?;
+        let mut router = "link set lo up\n".to_owned();
+        for host in 0..hosts {
+            let gateway = gateway(host);
+            let _ = write!(
+                router,
+                "netns add n{host}\n\
+                 link add p{host} type veth peer name e0 netns n{host}\n\
+                 addr add {gateway}/24 dev p{host}\n\
+                 link set p{host} up\n"
+            );
+        }
+        ip(&[], &router)?;
+        for host in 0..hosts {
+            let (address, gateway) = (address(host), gateway(host));
+            let commands = format!(
+                "link set lo up\n\
+                 addr add {address}/24 dev e0\n\
+                 link set e0 up\n\
+                 route add default via {gateway}\n"
+            );
+            ip(&["-n", &format!("n{host}")], &commands)?;
+        }
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(|error| format!("this system does not forward packets: {error}"))?;
+        Ok(Self {
+            hosts,
+            cut: Mutex::default(),
+        })
+    }
+
+    /// Where the node of a host listens.
+    pub(crate) fn address(&self, host: usize) -> SocketAddr {
+        assert!(host < self.hosts, "there is no host {host}");
+        (address(host), PORT).into()
+    }
+
+    /// Runs `command` on a host, in the same process.
+    pub(crate) fn on_host(&self, host: usize, command: &Command) -> Command {
+        assert!(host < self.hosts, "there is no host {host}");
+        let mut there = Command::new("nsenter");
+        there
+            .arg(format!("--net=/run/netns/n{host}"))
+            .arg(command.get_program())
+            .args(command.get_args());
+        there
+    }
+
+    /// Loses what `from` sends to `to`, from now on.
+    pub(crate) fn cut(&self, from: usize, to: usize) {
+        self.change(&[(from, to)], true);
+    }
+
+    /// Loses what the two send to each other.
+    pub(crate) fn cut_both_ways(&self, one: usize, other: usize) {
+        self.change(&[(one, other), (other, one)], true);
+    }
+
+    /// Cuts off a host from all others.
+    pub(crate) fn isolate(&self, host: usize) {
+        for other in (0..self.hosts).filter(|other| *other != host) {
+            self.cut_both_ways(host, other);
+        }
+    }
+
+    /// Nothing gets lost any longer.
+    pub(crate) fn heal(&self) {
+        let all: Vec<_> = self.cut.lock().unwrap().iter().copied().collect();
+        self.change(&all, false);
+    }
+
+    fn change(&self, links: &[(usize, usize)], cut: bool) {
+        let mut is_cut = self.cut.lock().unwrap();
+        let mut commands = String::new();
+        for &(from, to) in links {
+            let is_news = if cut {
+                is_cut.insert((from, to))
+            } else {
+                is_cut.remove(&(from, to))
+            };
+            if is_news {
+                let action = if cut { "add" } else { "del" };
+                let (from, to) = (address(from), address(to));
+                let _ = writeln!(commands, "rule {action} from {from} to {to} blackhole");
+            }
+        }
+        ip(&[], &commands).unwrap();
+    }
+}
+
+fn address(host: usize) -> Ipv4Addr {
+    on_link(host, 2)
+}
+
+/// The router's side of a host's link.
+fn gateway(host: usize) -> Ipv4Addr {
+    on_link(host, 1)
+}
+
+fn on_link(host: usize, end: u8) -> Ipv4Addr {
+    let link = u8::try_from(host).expect("there are few hosts");
+    Ipv4Addr::new(10, 0, link, end)
+}
+
+/// What follows runs as its own root, with networks and mounts of its own.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", "--mount"]);
+    command
+}
+
+fn ip(options: &[&str], commands: &str) -> Result<(), String> {
+    run(
+        Command::new("ip").args(options).args(["-batch", "-"]),
+        commands,
+    )
+}
+
+fn run(command: &mut Command, input: &str) -> Result<(), String> {
+    let spawned = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let ended = spawned.and_then(|mut child| {
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes())?;
+        drop(stdin);
+        child.wait_with_output()
+    });
+    match ended {
+        Ok(output) if output.status.success() => Ok(()),
+        other => Err(format!("{command:?} with {input:?}: {other:?}")),
+    }
+}

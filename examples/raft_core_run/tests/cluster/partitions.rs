@@ -1,0 +1,356 @@
+//! Nodes between which packets get lost while clients, who reach all of them, read and write.
+//!
+//! Every history is checked, and every acknowledged write read back. Bounds are in election timeouts
+//! and in terms; how long it took is printed.
+
+use std::any::type_name;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proto::kv::{GetArgs, KvServerRpcStub};
+use rpc::RpcController;
+
+use crate::harness::cluster::status;
+use crate::harness::history::Recorder;
+use crate::harness::{Cluster, HANG_GUARD, Load, Network, eventually, seed};
+
+/// Long enough that a busy machine brings about no election by itself.
+const KNOBS: [&str; 2] = ["--election-timeout-ms=500-1000", "--log=debug"];
+
+/// The longest.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Service is back by then wherever a majority has it.
+const SERVED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Short enough that some calls end with their outcome unknown while there is no leader.
+const CALL_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// A cluster on a network, and its clients.
+struct Scene {
+    network: Arc<Network>,
+    cluster: Cluster,
+    load: Load,
+    recorder: Recorder,
+}
+
+impl Scene {
+    /// For the test that names itself. `None`: it has passed elsewhere, or cannot run.
+    fn of<T: Fn()>(test: T, nodes: usize, hosts: usize) -> Option<Self> {
+        let network = Network::of(test, hosts)?;
+        let mut random = fastrand::Rng::with_seed(seed(type_name::<T>()));
+        let cluster = Cluster::on(&network, nodes, &KNOBS);
+        let load = Load::start(&cluster, 4, random.u64(..));
+        let recorder = Recorder::start(&cluster, 4, CALL_TIMEOUT, random.u64(..));
+        load.wait_for_acks(100);
+        recorder.progress(100);
+        Some(Self {
+            network,
+            cluster,
+            load,
+            recorder,
+        })
+    }
+
+    fn term(&self, node: usize) -> u64 {
+        eventually("a status", || self.cluster.status(node)).term
+    }
+
+    /// The latest that any node is in.
+    fn latest_term(&self) -> u64 {
+        let terms = self.cluster.running().map(|node| self.term(node));
+        terms.max().expect("some node runs")
+    }
+
+    /// A client of these nodes gets a write done in time.
+    fn is_served_by(&self, nodes: &[usize]) {
+        let begun = Instant::now();
+        let clerk = self.cluster.clerk_of(nodes).with_timeout(HANG_GUARD);
+        clerk.put("through", "it").unwrap();
+        let took = begun.elapsed();
+        println!("the nodes {nodes:?} serve after {} ms", took.as_millis());
+        assert!(took < SERVED_WITHIN, "{took:?}");
+    }
+
+    /// For some election timeouts clients are served, and nobody comes to a new term.
+    fn is_at_rest(&self, timeouts: u32) {
+        let before = self.latest_term();
+        let begun = Instant::now();
+        while begun.elapsed() < ELECTION_TIMEOUT * timeouts {
+            self.load.wait_for_acks(20);
+        }
+        assert_eq!(self.latest_term(), before, "a disturbance");
+    }
+
+    /// Nothing is cut any longer: all nodes catch up, and none disturbs the others.
+    fn heals(&self) {
+        self.network.heal();
+        let nodes: Vec<usize> = self.cluster.running().collect();
+        for node in nodes {
+            self.cluster.wait_for_catch_up(node);
+        }
+        self.is_at_rest(2);
+    }
+
+    /// All that was promised holds.
+    fn end(self) {
+        self.network.heal();
+        let journal = self.load.finish();
+        self.recorder.finish_linearizable();
+        self.cluster.wait_for_convergence();
+        journal.verify(&self.cluster);
+    }
+
+    /// The leader and the others.
+    fn cast<const FOLLOWERS: usize>(&self) -> (usize, [usize; FOLLOWERS]) {
+        let leader = self.cluster.leader();
+        let others: Vec<usize> = self
+            .cluster
+            .running()
+            .filter(|node| *node != leader)
+            .collect();
+        let others = others.try_into();
+        (
+            leader,
+            others.expect("the test knows how many nodes it has"),
+        )
+    }
+
+    /// Proves that something is cut: a node does not hear its leader any longer.
+    fn is_missed_by(&self, leader: usize, node: usize) {
+        eventually("it misses its leader", || {
+            let status = self.cluster.status(node)?;
+            (status.leader_id != Some(leader as u64)).then_some(())
+        });
+    }
+
+    /// A fault may take some terms, since an election may be in vain, but not one after the other.
+    fn has_taken_few_terms_since(&self, before: u64) {
+        let terms = self.latest_term() - before;
+        println!("{terms} terms");
+        assert!(terms <= 3, "{terms} terms");
+    }
+}
+
+/// Faults N1: the others elect a leader. The old one steps down, and answers no read from what it knew;
+/// when it is heard again, it disturbs nobody.
+#[test]
+fn a_leader_on_its_own_is_replaced_and_answers_nothing_old() {
+    let test = a_leader_on_its_own_is_replaced_and_answers_nothing_old;
+    let Some(scene) = Scene::of(test, 3, 3) else {
+        return;
+    };
+    let cluster = &scene.cluster;
+    for _ in 0..2 {
+        cluster.clerk(0).put("x", "old").unwrap();
+        let (lonely, others) = scene.cast::<2>();
+        let stub = cluster.stub(lonely);
+        scene.network.isolate(lonely);
+        scene.is_served_by(&others);
+        cluster.clerk_of(&others).put("x", "new").unwrap();
+        eventually("it steps down", || {
+            let value = read(&stub);
+            assert_ne!(value.as_deref(), Some(&b"old"[..]), "a stale read");
+            let role = status(&stub)?.role;
+            (role != "leader").then_some(())
+        });
+        for _ in 0..5 {
+            assert_eq!(read(&stub), None, "by whose leave does it answer?");
+        }
+        scene.heals();
+    }
+    scene.end();
+}
+
+/// The value of `x`, if this node answers.
+fn read(stub: &KvServerRpcStub) -> Option<Bytes> {
+    let get = GetArgs {
+        key: Bytes::from_static(b"x"),
+        ..GetArgs::default()
+    };
+    let mut controller = RpcController::with_timeout(Duration::from_millis(200));
+    let reply = stub.get(&mut controller, &get).ok()?;
+    (reply.err == "OK").then_some(reply.value)
+}
+
+/// Faults N2: two of three nodes do not hear each other, the third hears both. Leadership moves once at
+/// most, and then no more.
+#[test]
+fn two_of_three_nodes_are_cut_from_each_other_and_the_leader_stays() {
+    let test = two_of_three_nodes_are_cut_from_each_other_and_the_leader_stays;
+    let Some(scene) = Scene::of(test, 3, 3) else {
+        return;
+    };
+    let (leader, [one, other]) = scene.cast();
+    for (left, right) in [(leader, one), (one, other)] {
+        let before = scene.latest_term();
+        scene.network.cut_both_ways(left, right);
+        if left == leader {
+            scene.is_missed_by(leader, right);
+        }
+        scene.is_served_by(&[0, 1, 2]);
+        scene.is_at_rest(4);
+        assert!(scene.latest_term() <= before + 1, "one change at most");
+        scene.heals();
+    }
+    scene.end();
+}
+
+/// Faults N3: of what two nodes send each other, one direction is lost. Over TCP neither can do much then:
+/// acknowledgements are lost, or what they are to acknowledge.
+#[test]
+fn one_direction_between_leader_and_follower_is_lost_and_service_goes_on() {
+    let test = one_direction_between_leader_and_follower_is_lost_and_service_goes_on;
+    let Some(scene) = Scene::of(test, 3, 3) else {
+        return;
+    };
+    for is_leader_unheard in [true, false] {
+        let before = scene.latest_term();
+        let (leader, [follower, _]) = scene.cast();
+        if is_leader_unheard {
+            scene.network.cut(leader, follower);
+        } else {
+            scene.network.cut(follower, leader);
+        }
+        scene.is_missed_by(leader, follower);
+        scene.is_served_by(&[0, 1, 2]);
+        scene.is_at_rest(3);
+        scene.heals();
+        scene.has_taken_few_terms_since(before);
+    }
+    scene.end();
+}
+
+/// By then the systems' TCP waits for more than six seconds before it tries again.
+const SILENCE: Duration = Duration::from_secs(7);
+
+/// Faults N7: an established connection falls silent, which nobody's system reports. Leader and follower
+/// notice it, and dial again until they hear each other: that waits for no retransmission.
+#[test]
+fn a_silent_connection_is_redialled_and_works_as_soon_as_the_link_does() {
+    let test = a_silent_connection_is_redialled_and_works_as_soon_as_the_link_does;
+    let Some(mut scene) = Scene::of(test, 3, 3) else {
+        return;
+    };
+    let (leader, [follower, _]) = scene.cast();
+    let silent_from = Instant::now();
+    scene.network.cut_both_ways(leader, follower);
+    let address = scene.network.address(follower);
+    let goal = format!("server is down peer={address}");
+    scene.cluster.process(leader).wait_for_line(&goal);
+    let took = silent_from.elapsed().as_millis();
+    println!("noticed, and redialled in vain, after {took} ms");
+    while silent_from.elapsed() < SILENCE {
+        scene.load.wait_for_acks(20);
+    }
+    let healed = Instant::now();
+    scene.network.heal();
+    scene.cluster.wait_for_catch_up(follower);
+    let took = healed.elapsed();
+    println!("caught up {} ms after the link was whole", took.as_millis());
+    assert!(took < SILENCE / 2, "{took:?}");
+    scene.heals();
+    scene.end();
+}
+
+/// Faults N4: a link that comes and goes, at about the pace of elections.
+#[test]
+fn a_link_that_flaps_stops_nobody() {
+    let Some(scene) = Scene::of(a_link_that_flaps_stops_nobody, 3, 3) else {
+        return;
+    };
+    let mut random = fastrand::Rng::with_seed(seed("flapping"));
+    let before = scene.latest_term();
+    let (leader, [follower, _]) = scene.cast();
+    let begun = Instant::now();
+    while begun.elapsed() < ELECTION_TIMEOUT * 20 {
+        for is_cut in [true, false] {
+            if is_cut {
+                scene.network.cut_both_ways(leader, follower);
+            } else {
+                scene.network.heal();
+            }
+            let until = Instant::now() + ELECTION_TIMEOUT.mul_f64(0.5 + random.f64());
+            while Instant::now() < until {
+                scene.load.wait_for_acks(20);
+            }
+        }
+    }
+    scene.has_taken_few_terms_since(before);
+    scene.heals();
+    scene.end();
+}
+
+/// Faults M3: a dead node is replaced while the newcomer and one of the two that are left do not hear
+/// each other. Afterwards the newcomer counts.
+#[test]
+fn a_member_is_replaced_while_a_link_is_cut() {
+    let Some(mut scene) = Scene::of(a_member_is_replaced_while_a_link_is_cut, 3, 4) else {
+        return;
+    };
+    let (leader, [dead, follower]) = scene.cast();
+    scene.cluster.kill(dead);
+    scene.network.cut_both_ways(3, follower);
+    let newcomer = scene.cluster.join(leader, &[&format!("--replace={dead}")]);
+    let goal = format!("node {newcomer}: voter in the place of node {dead}");
+    scene.cluster.process(newcomer).wait_for_line(&goal);
+    scene.load.wait_for_acks(100);
+    scene.recorder.progress(100);
+
+    // Without it there is no majority now.
+    scene.cluster.kill(follower);
+    scene.is_served_by(&[leader, newcomer]);
+    scene.load.wait_for_acks(100);
+    scene.cluster.start_node(follower);
+    scene.is_at_rest(2);
+    scene.heals();
+    scene.end();
+}
+
+/// Faults N2: two pairs that do not hear each other, and one node that hears all. A leader of either
+/// pair has a majority with that node, and keeps it.
+#[test]
+fn one_node_between_two_pairs_keeps_the_cluster_together() {
+    let test = one_node_between_two_pairs_keeps_the_cluster_together;
+    let Some(scene) = Scene::of(test, 5, 5) else {
+        return;
+    };
+    let before = scene.latest_term();
+    let (leader, [beside, _, one, other]) = scene.cast();
+    for left in [leader, beside] {
+        for right in [one, other] {
+            scene.network.cut_both_ways(left, right);
+        }
+    }
+    scene.is_missed_by(leader, one);
+    scene.is_served_by(&[0, 1, 2, 3, 4]);
+    scene.is_at_rest(5);
+    assert!(scene.latest_term() <= before + 1, "one change at most");
+    scene.heals();
+    scene.end();
+}
+
+/// Faults N2, where a quorum is lost: every node hears one node in the middle, and nobody else. Only that
+/// one can lead, and the old leader, which it still hears, must make way.
+#[test]
+fn only_the_node_that_all_others_hear_can_lead() {
+    let test = only_the_node_that_all_others_hear_can_lead;
+    let Some(scene) = Scene::of(test, 5, 5) else {
+        return;
+    };
+    let before = scene.latest_term();
+    let (leader, [middle, one, two, three]) = scene.cast();
+    let ends = [leader, one, two, three];
+    for (place, left) in ends.iter().enumerate() {
+        for right in &ends[..place] {
+            scene.network.cut_both_ways(*left, *right);
+        }
+    }
+    scene.is_served_by(&[0, 1, 2, 3, 4]);
+    assert_eq!(scene.cluster.leader(), middle);
+    scene.is_at_rest(4);
+    scene.has_taken_few_terms_since(before);
+    scene.heals();
+    scene.end();
+}

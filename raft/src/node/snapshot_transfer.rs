@@ -126,7 +126,8 @@ impl Transfer<'_> {
     }
 }
 
-fn content_bytes(message: &Message) -> usize {
+/// How much of the file a message carries.
+pub(super) fn content_bytes(message: &Message) -> usize {
     match message {
         Message::InstallSnapshot { data, .. } => data.len(),
         _ => 0,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::snapshot_transfer::Transfer;
+use super::snapshot_transfer::{Transfer, content_bytes};
 use crate::core::{CallId, LogId, Membership, NodeId, Term};
 use crate::node::apply::Waiter;
 use crate::node::inbox::{Event, Inbox};
@@ -171,11 +171,12 @@ impl<W: Waiter> Shipment<W> {
     fn run(self, stop: &AtomicBool) {
         let to: NodeId = self.peer.id();
         let started = Instant::now();
-        let outcome = self.send_all(stop);
+        let mut sent_bytes = 0;
+        let outcome = self.send_all(stop, &mut sent_bytes);
         let installed = matches!(outcome, Ok(true));
         match outcome {
             Ok(true) => tracing::info!(
-                peer = %to, snapshot = %self.last_included,
+                peer = %to, snapshot = %self.last_included, sent_bytes,
                 elapsed_ms = started.elapsed().as_millis(), "snapshot installed at follower"
             ),
             Ok(false) => {
@@ -193,8 +194,9 @@ impl<W: Waiter> Shipment<W> {
         });
     }
 
-    /// Whether the follower has installed it; false if this node should stop trying.
-    fn send_all(&self, stop: &AtomicBool) -> Result<bool, String> {
+    /// Whether the follower has installed it; false if this node should stop trying. `sent_bytes`
+    /// counts what it has answered, also what it had before.
+    fn send_all(&self, stop: &AtomicBool, sent_bytes: &mut usize) -> Result<bool, String> {
         let reader = self
             .store
             .open(self.last_included)
@@ -208,7 +210,9 @@ impl<W: Waiter> Shipment<W> {
             patience: PATIENCE,
         };
         transfer.run(stop, |message| {
+            let bytes = content_bytes(&message);
             let reply = self.peer.call(message, CHUNK_TIMEOUT)?;
+            *sent_bytes += bytes;
             self.inbox.send(Event::PeerReply {
                 from: self.peer.id(),
                 message: reply.clone(),

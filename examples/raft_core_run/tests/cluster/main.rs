@@ -29,3 +29,4 @@ mod members;
 mod partitions;
 mod pauses;
 mod rolling;
+mod snapshots;

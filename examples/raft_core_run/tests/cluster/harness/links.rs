@@ -23,8 +23,15 @@ struct Relay {
 
 #[derive(Default)]
 struct Gate {
-    is_cut: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_cut: bool,
+    /// So many bytes pass before it is cut.
+    left: Option<usize>,
 }
 
 impl Links {
@@ -51,7 +58,7 @@ impl Links {
         self.set(node, true);
     }
 
-    /// Undoes [`isolate`](Self::isolate), [`mute`](Self::mute) and [`deafen`](Self::deafen).
+    /// Undoes all that was cut of `node`.
     pub(crate) fn rejoin(&self, node: usize) {
         self.set(node, false);
     }
@@ -64,6 +71,17 @@ impl Links {
     /// Nothing that other nodes send reaches `node`, be it a call or an answer. They hear it.
     pub(crate) fn deafen(&self, node: usize) {
         self.set_incoming(node, true);
+    }
+
+    /// Once `from` has sent so many bytes more in its calls to `to`, nothing that it sends there arrives.
+    pub(crate) fn cut_after(&self, bytes: usize, from: usize, to: usize) {
+        let mut state = self.relays[from][to].there.state.lock().unwrap();
+        state.left = Some(bytes);
+    }
+
+    /// Whether calls of `from` to `to` are lost.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.relays[from][to].there.state.lock().unwrap().is_cut
     }
 
     fn set(&self, node: usize, is_cut: bool) {
@@ -104,8 +122,8 @@ impl Relay {
 
 /// Carries a connection's bytes both ways until one side ends.
 fn join(caller: &TcpStream, target: SocketAddr, there: &Gate, back: Arc<Gate>) {
-    there.wait();
-    back.wait();
+    there.pass(0);
+    back.pass(0);
     let Ok(target) = TcpStream::connect(target) else {
         return; // the caller sees its connection closed
     };
@@ -118,7 +136,7 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream, gate: &Gate) {
     let _ = to.set_nodelay(true);
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        gate.wait();
+        gate.pass(read);
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }
@@ -129,15 +147,21 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream, gate: &Gate) {
 
 impl Gate {
     fn set(&self, is_cut: bool) {
-        *self.is_cut.lock().unwrap() = is_cut;
+        let left = None;
+        *self.state.lock().unwrap() = State { is_cut, left };
         self.changed.notify_all();
     }
 
-    /// Returns once the link is whole.
-    fn wait(&self) {
-        let whole = self
+    /// Returns once the link is whole; then `bytes` may pass.
+    fn pass(&self, bytes: usize) {
+        let state = self.state.lock().unwrap();
+        let mut state = self
             .changed
-            .wait_while(self.is_cut.lock().unwrap(), |is_cut| *is_cut);
-        drop(whole.unwrap());
+            .wait_while(state, |state| state.is_cut)
+            .unwrap();
+        if let Some(left) = &mut state.left {
+            *left = left.saturating_sub(bytes);
+            state.is_cut = *left == 0;
+        }
     }
 }

@@ -69,6 +69,11 @@ fn a_dead_node_is_replaced_under_load_and_cannot_come_back() {
         .find(|node| ![leader, newcomer].contains(node));
     cluster.kill(third.unwrap());
     load.wait_for_acks(300);
+    assert_eq!(
+        cluster.leader(),
+        leader,
+        "as before, by the newcomer's acknowledgements"
+    );
     cluster.start_node(third.unwrap());
 
     let journal = load.finish();

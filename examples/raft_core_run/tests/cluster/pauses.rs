@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clerk::Clerk;
 use proto::kv::{GetArgs, KvServerRpcStub, PutAppendArgs};
 use rpc::{RpcController, RpcError};
 
@@ -48,12 +49,7 @@ fn a_leader_that_slept_through_an_election_answers_nothing_old() {
     }
     let journal = load.finish();
     cluster.wait_for_convergence();
-    for key in promised {
-        assert!(
-            clerk.get(key.clone()).unwrap().is_some(),
-            "the sleeper acknowledged {key}"
-        );
-    }
+    assert_kept(promised, &clerk);
     journal.verify(&cluster);
 }
 
@@ -83,36 +79,84 @@ fn a_leader_that_is_cut_off_answers_nothing_old() {
     }
     let journal = load.finish();
     cluster.wait_for_convergence();
-    for key in promised {
-        assert!(
-            clerk.get(key.clone()).unwrap().is_some(),
-            "the lonely leader acknowledged {key}"
-        );
-    }
+    assert_kept(promised, &clerk);
     journal.verify(&cluster);
 }
 
 /// A leader stands still for five seconds, as long as ten elections, while clients read and write; then
-/// it goes on with what it was about to do. Nobody's history shows it.
+/// it goes on with what it was about to do, before any word of the others reaches it. It has only its
+/// clock to doubt itself by. Nobody's history shows it.
 #[test]
 fn a_leader_that_stands_still_for_five_seconds_leaves_no_trace() {
     let mut random = fastrand::Rng::with_seed(seed("long_pause"));
-    let mut cluster = Cluster::start(3);
+    let (mut cluster, links) = Cluster::with_links(3, &[]);
     let load = Load::start(&cluster, 4, random.u64(..));
     let recorder = Recorder::start(&cluster, 8, CALL_TIMEOUT, random.u64(..));
     recorder.progress(500);
+    let clerk = cluster.clerk(random.u64(..));
+    clerk.put("x", "old").unwrap();
     let sleeper = cluster.leader();
+    let stub = connected(&cluster, sleeper);
+    links.isolate(sleeper);
     cluster.pause(sleeper);
-    let others: Vec<usize> = cluster.running().filter(|node| *node != sleeper).collect();
-    cluster.leader_among(&others);
+    overtake(&cluster, sleeper);
     recorder.progress(500);
     thread::sleep(Duration::from_secs(5)); // the fault itself
+    let questions = Questions::ask(&stub, REQUESTS, "long pause");
     cluster.resume(sleeper);
+    let promised = questions.answers();
+    links.rejoin(sleeper);
     cluster.wait_for_catch_up(sleeper);
     recorder.progress(500);
     let journal = load.finish();
     recorder.finish_linearizable();
     cluster.wait_for_convergence();
+    assert_kept(promised, &clerk);
+    journal.verify(&cluster);
+}
+
+/// Leaders stand still again and again, mostly a little longer than an election takes, and wake up among
+/// clients whose questions wait in their buffers: none is answered from what they knew. Every other one
+/// wakes up before any word of the others reaches it. `PAUSES=1000` has that many in place of ten, which
+/// takes half an hour.
+#[test]
+fn many_short_pauses_of_leaders_leave_no_trace() {
+    let pauses = std::env::var("PAUSES").map_or(10, |count| count.parse().unwrap());
+    let mut random = fastrand::Rng::with_seed(seed("many_pauses"));
+    let (mut cluster, links) = Cluster::with_links(3, &[]);
+    let load = Load::start(&cluster, 4, random.u64(..));
+    let recorder = Recorder::start(&cluster, 8, CALL_TIMEOUT, random.u64(..));
+    let clerk = cluster.clerk(random.u64(..));
+    let mut overtaken = 0;
+    let mut promised = Vec::new();
+    for pause in 0..pauses {
+        recorder.progress(100);
+        clerk.put("x", "old").unwrap();
+        let sleeper = cluster.leader();
+        let stub = connected(&cluster, sleeper);
+        if pause % 2 == 0 {
+            links.isolate(sleeper);
+        }
+        cluster.pause(sleeper);
+        thread::sleep(Duration::from_millis(random.u64(300..2_000))); // the fault itself
+        let leads = |node| cluster.status(node).is_some_and(|status| status.serving);
+        if (0..3).any(|node| node != sleeper && leads(node)) {
+            overtaken += 1;
+            overtake(&cluster, sleeper);
+            let questions = Questions::ask(&stub, REQUESTS, &format!("pause {pause}"));
+            cluster.resume(sleeper);
+            promised.extend(questions.answers());
+        } else {
+            cluster.resume(sleeper);
+        }
+        links.rejoin(sleeper);
+        cluster.wait_for_catch_up(sleeper);
+    }
+    println!("{overtaken} elections within {pauses} pauses");
+    let journal = load.finish();
+    recorder.finish_linearizable();
+    cluster.wait_for_convergence();
+    assert_kept(promised, &clerk);
     journal.verify(&cluster);
 }
 
@@ -120,24 +164,27 @@ fn a_leader_that_stands_still_for_five_seconds_leaves_no_trace() {
 /// word ends the old leadership.
 #[test]
 fn a_leader_that_is_not_heard_is_replaced() {
-    half_cut_off("mute_leader", Links::mute);
+    half_cut_off("mute_leader", Links::mute, 0);
 }
 
 /// A leader that hears nobody cannot know what is stored: it steps down though the others hear it.
 #[test]
 fn a_leader_that_hears_nobody_is_replaced() {
-    half_cut_off("deaf_leader", Links::deafen);
+    half_cut_off("deaf_leader", Links::deafen, 3);
 }
 
-/// Cuts one direction of all links of the leader, again and again, while clients read and write.
-fn half_cut_off(name: &str, cut: fn(&Links, usize)) {
+/// Cuts one direction of all links of the leader, again and again, while clients read and write. It stays
+/// so until the old leader knows, and has asked so often whether it could win.
+fn half_cut_off(name: &str, cut: fn(&Links, usize), campaigns: usize) {
     let mut random = fastrand::Rng::with_seed(seed(name));
-    let (cluster, links) = Cluster::with_links(3, &[]);
+    let (cluster, links) = Cluster::with_links(3, &["--log=debug"]);
+    let campaigns_of = |node| cluster.output(node).matches("asks for pre-votes").count();
     let load = Load::start(&cluster, 4, random.u64(..));
     let recorder = Recorder::start(&cluster, 4, CALL_TIMEOUT, random.u64(..));
     for _ in 0..3 {
         recorder.progress(300);
         let lonely = cluster.leader();
+        let before = campaigns_of(lonely);
         cut(&links, lonely);
         let others: Vec<usize> = cluster.running().filter(|node| *node != lonely).collect();
         let next = cluster.leader_among(&others);
@@ -145,6 +192,11 @@ fn half_cut_off(name: &str, cut: fn(&Links, usize)) {
         cluster.clerk_of(&others).put("through", "it").unwrap();
         load.wait_for_acks(100);
         recorder.progress(200);
+        eventually("the old leader steps down", || {
+            let role = cluster.status(lonely)?.role;
+            let campaigns = campaigns_of(lonely) - before >= campaigns;
+            (role != "leader" && campaigns).then_some(())
+        });
         let term = eventually("the new leader's status", || cluster.status(next)).term;
         links.rejoin(lonely);
         cluster.wait_for_catch_up(lonely);
@@ -173,6 +225,14 @@ fn overtake(cluster: &Cluster, node: usize) {
     let others: Vec<usize> = cluster.running().filter(|&other| other != node).collect();
     cluster.leader_among(&others);
     cluster.clerk_of(&others).put("x", "new").unwrap();
+}
+
+/// What one node acknowledged, all of them have.
+fn assert_kept(keys: Vec<String>, clerk: &Clerk) {
+    for key in keys {
+        let value = clerk.get(key.clone()).unwrap();
+        assert!(value.is_some(), "{key} was acknowledged");
+    }
 }
 
 /// Reads of `x` and writes of fresh keys, all asked of one node at once.

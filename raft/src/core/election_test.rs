@@ -346,7 +346,7 @@ fn a_pre_vote_binds_nobody() {
     assert_eq!(bench.raft.take_write(), None);
 }
 
-/// Failures 14, 15: the refusal brings a candidate that lags behind to our term.
+/// Failures 14-16: the refusal brings a candidate that lags behind to our term.
 #[test]
 fn a_refused_pre_candidate_learns_the_term() {
     let mut bench = Bench::new(3);

@@ -15,11 +15,11 @@ use rpc::RpcController;
 use tracing::debug;
 
 use crate::error::ClerkError;
+use crate::logic::pursuit::{Pursuit, Step};
+use crate::logic::reply::{self, Answer};
+use crate::logic::session::{Admission, Place};
 use crate::options::ReadFrom;
 use crate::permits::Permit;
-use crate::pursuit::{Pursuit, Step};
-use crate::reply::{self, Answer};
-use crate::session::{Admission, Place};
 use crate::shared::Shared;
 
 /// How often one write may begin anew because its session had expired, before it is refused: a

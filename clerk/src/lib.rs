@@ -33,23 +33,18 @@
 //! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound. Comments that
 //! say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
 
-mod backoff;
 mod call;
 mod clerk;
 mod error;
-mod members;
-mod nodes;
+mod logic;
 mod one_shot;
 mod options;
 mod permits;
-mod pursuit;
-mod reply;
-mod session;
 mod shared;
 mod stubs;
 mod timer;
 
-pub use backoff::Backoff;
 pub use clerk::{Clerk, ClerkStats};
 pub use error::{ClerkError, LastFailure, NodeName, OpenError};
+pub use logic::backoff::Backoff;
 pub use options::{ClerkOptions, ReadFrom};

@@ -15,12 +15,12 @@ use tracing::debug;
 
 use crate::call::{Call, Task};
 use crate::error::{ClerkError, LastFailure};
-use crate::members::Members;
-use crate::nodes::Nodes;
+use crate::logic::members::Members;
+use crate::logic::nodes::Nodes;
+use crate::logic::pursuit::{Pace, Pursuit};
+use crate::logic::session::{Place, Sessions, WaitedFor};
 use crate::options::ClerkOptions;
 use crate::permits::Permits;
-use crate::pursuit::{Pace, Pursuit};
-use crate::session::{Place, Sessions, WaitedFor};
 use crate::stubs::Stubs;
 use crate::timer::Timer;
 

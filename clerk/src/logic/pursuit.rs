@@ -15,9 +15,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::backoff::Backoff;
+use super::backoff::Backoff;
+use super::nodes::Nodes;
 use crate::error::{ClerkError, LastFailure};
-use crate::nodes::Nodes;
 
 /// Nodes asked within a round beyond the number of configured ones, because others named them:
 /// nodes that keep naming others must not keep a call running without a pause.

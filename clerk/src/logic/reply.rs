@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proto::kv::{GetReply, OpenSessionReply, PutAppendReply};
 use rpc::{Code, RpcError};
 
-use crate::pursuit::Failure;
+use super::pursuit::Failure;
 
 /// The end of an attempt.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,330 +1,184 @@
-//! One call from its first attempt to its end: carries out what its [`Pursuit`] decides.
+//! Carries out what [`Logic`](crate::logic::Logic) decides: sends, waits, and tells callers how it ended.
 //!
-//! A [`Call`] is owned by whatever it waits for (the RPC under way, the timer, the waiting room for
-//! a session), so it is in one place at a time and ends exactly once. No thread belongs to it, and
-//! no lock is held while it moves on: an RPC that cannot begin fails at once, on the same stack.
+//! No thread belongs to a call, and no lock is held while something is carried out. What an action
+//! brings about on the same stack (an RPC that cannot begin fails at once; a callback begins another
+//! call) is put at the end of the thread's agenda, so that no call ever runs on top of another.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proto::kv::{GetArgs, OpenSessionArgs, PutAppendArgs};
+use proto::membership::DescribeArgs;
 use rpc::RpcController;
-use tracing::debug;
 
 use crate::error::ClerkError;
-use crate::logic::pursuit::{Pursuit, Step};
-use crate::logic::reply::{self, Answer};
-use crate::logic::session::{Admission, Place};
-use crate::options::ReadFrom;
+use crate::logic::{Action, Call, Reply, Request, Success, Want};
 use crate::permits::Permit;
 use crate::shared::Shared;
-
-/// How often one write may begin anew because its session had expired, before it is refused: a
-/// cluster that drops sessions as fast as they are opened has too many clients.
-const SESSIONS_PER_WRITE_MAX: u32 = 4;
 
 /// How a caller hears of its call's end.
 pub(crate) type Done<R> = Box<dyn FnOnce(Result<R, ClerkError>) + Send>;
 
-/// A call under way.
-pub(crate) struct Call {
-    shared: Arc<Shared>,
-    pursuit: Pursuit,
-    /// Counts it among the outstanding ones; `None` for what the clerk does for itself.
-    permit: Option<Permit>,
-    task: Task,
+/// Whose call it is.
+pub(crate) struct Owner {
+    /// Counts the call among the outstanding ones.
+    pub(crate) permit: Permit,
+    pub(crate) done: Told,
 }
 
-/// What it is after.
-pub(crate) enum Task {
-    Get {
-        args: GetArgs,
-        done: Done<Option<Bytes>>,
-    },
-    /// Its arguments carry its [`Place`] once it has one; `expired` counts the ones it lost.
-    Write {
-        args: PutAppendArgs,
-        expired: u32,
-        done: Done<()>,
-    },
-    /// On behalf of all writes that wait for a session.
-    OpenSession,
+/// Who is told of the end.
+pub(crate) enum Told {
+    Reader(Done<Option<Bytes>>),
+    Writer(Done<()>),
 }
 
-impl Task {
-    pub(crate) fn get(key: Bytes, from: ReadFrom, done: Done<Option<Bytes>>) -> Self {
-        Self::Get {
-            args: GetArgs {
-                key,
-                any_node: from == ReadFrom::Any,
-                ..GetArgs::default()
-            },
-            done,
-        }
-    }
+/// What a thread has still to carry out; bounded by the calls of its clerks.
+#[derive(Default)]
+struct Agenda {
+    waiting: VecDeque<(Arc<Shared>, Action<Owner>)>,
+    under_way: bool,
+}
 
-    pub(crate) fn write(op: &'static str, key: Bytes, value: Bytes, done: Done<()>) -> Self {
-        let op = Bytes::from_static(op.as_bytes());
-        let args = PutAppendArgs {
-            key,
-            value,
-            op,
-            ..PutAppendArgs::default()
-        };
-        Self::Write {
-            args,
-            expired: 0,
-            done,
-        }
-    }
+thread_local! {
+    static AGENDA: RefCell<Agenda> = RefCell::default();
+}
 
-    fn fail(self, error: ClerkError) {
-        match self {
-            Self::Get { done, .. } => done(Err(error)),
-            Self::Write { done, .. } => done(Err(error)),
-            Self::OpenSession => {}
+/// Has the timers go on when a caller's callback panics: what is behind it is not that caller's.
+struct RestOfAgenda;
+
+impl Drop for RestOfAgenda {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let rest = AGENDA.with_borrow_mut(mem::take);
+            for (shared, action) in rest.waiting {
+                let of_timer = Arc::clone(&shared);
+                let go_on = move || of_timer.carry_out(vec![action]);
+                shared.timer.at(Instant::now(), go_on);
+            }
         }
     }
 }
 
-impl Call {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        pursuit: Pursuit,
-        permit: Option<Permit>,
-        task: Task,
-    ) -> Self {
-        let call = Self {
-            shared,
-            pursuit,
-            permit,
-            task,
-        };
-        if call.is_for_the_leader() {
-            return call;
-        }
-        Self {
-            pursuit: call.pursuit.anywhere(),
-            ..call
-        }
+impl Shared {
+    /// A call begins.
+    pub(crate) fn begin(self: &Arc<Self>, want: Want, timeout: Duration, owner: Owner) {
+        let now = Instant::now();
+        let actions = self.logic.lock().begin(want, timeout, owner, now);
+        self.carry_out(actions);
     }
 
-    /// Sets out.
-    pub(crate) fn start(self) {
-        match &self.task {
-            Task::Get { .. } | Task::OpenSession => self.proceed(),
-            Task::Write { .. } => self.enter_session(),
-        }
+    fn answered(self: &Arc<Self>, call: Box<Call<Owner>>, addr: SocketAddr, reply: Reply) {
+        let now = Instant::now();
+        let actions = self.logic.lock().answered(call, addr, reply, now);
+        self.carry_out(actions);
     }
 
-    /// A write goes on under the name that it keeps until it ends.
-    pub(crate) fn start_at(mut self, place: Place) {
-        let Task::Write { args, .. } = &mut self.task else {
-            unreachable!("only writes have a place in a session")
-        };
-        args.session_id = place.session;
-        args.session_request_id = place.request;
-        self.proceed();
-    }
-
-    /// Ends a write that was never sent.
-    pub(crate) fn fail_unsent(self, error: impl FnOnce(&Pursuit) -> ClerkError) {
-        let error = error(&self.pursuit);
-        drop(self.permit);
-        self.task.fail(error);
-    }
-
-    /// Whether only a leader answers it.
-    fn is_for_the_leader(&self) -> bool {
-        !matches!(&self.task, Task::Get { args, .. } if args.any_node)
-    }
-
-    fn enter_session(self) {
-        let shared = Arc::clone(&self.shared);
-        let deadline = self.pursuit.deadline();
-        let admission = shared.sessions.lock().admit(self, deadline);
-        match admission {
-            Admission::Go(call, place) => call.start_at(place),
-            Admission::Waits { open, watch } => {
-                if let Some(at) = watch {
-                    shared.end_overdue_at(at);
-                }
-                if open {
-                    shared.open_session();
-                }
+    fn carry_out(self: &Arc<Self>, actions: Vec<Action<Owner>>) {
+        let actions = actions.into_iter().map(|action| (Arc::clone(self), action));
+        let sees_to_it = AGENDA.with_borrow_mut(|agenda| {
+            agenda.waiting.extend(actions);
+            !mem::replace(&mut agenda.under_way, true)
+        });
+        if sees_to_it {
+            let _rest = RestOfAgenda;
+            while let Some((shared, action)) = next_on_agenda() {
+                shared.act(action);
             }
         }
     }
 
-    fn proceed(mut self) {
-        if let Task::OpenSession = self.task
-            && let Some(last) = self.shared.sessions.lock().last_deadline()
-        {
-            self.pursuit.set_deadline(last);
-        }
-        let step = self.pursuit.ask(&self.shared.nodes.lock(), Instant::now());
-        self.take(step);
-    }
-
-    fn take(self, step: Step) {
-        match step {
-            Step::Ask { addr, timeout } => {
-                self.attempt(addr, &RpcController::with_timeout(timeout));
-            }
-            Step::Pause(until) => {
-                let shared = Arc::clone(&self.shared);
-                shared.timer.at(until, move || self.proceed());
-            }
-            Step::GiveUp => {
-                let error = self.pursuit.error(&self.shared.nodes.lock());
-                self.fail(error);
-            }
-        }
-    }
-
-    fn attempt(mut self, addr: SocketAddr, controller: &RpcController) {
-        if self.pursuit.attempts() > 1 {
-            self.shared.stats.retries.fetch_add(1, Ordering::Relaxed);
-        }
-        let stub = self.shared.stubs.lock().to(addr).kv;
-        let controller = controller.clone();
-        match &mut self.task {
-            Task::Get { args, .. } => {
-                let args = args.clone();
-                stub.get_async(controller, &args, move |reply| {
-                    self.answered(addr, reply::get(reply), Self::end_get);
+    fn act(self: &Arc<Self>, action: Action<Owner>) {
+        match action {
+            Action::Ask {
+                call,
+                addr,
+                request,
+                timeout,
+            } => self.ask(call, addr, &request, timeout),
+            Action::Pause { call, until } => {
+                let shared = Arc::clone(self);
+                self.timer.at(until, move || {
+                    let actions = shared.logic.lock().resume(call, Instant::now());
+                    shared.carry_out(actions);
                 });
             }
-            Task::Write { args, .. } => {
-                let place = place_of(args);
-                args.replies_seen_up_to = self.shared.sessions.lock().seen_up_to(place);
-                let args = args.clone();
-                stub.put_append_async(controller, &args, move |reply| {
-                    self.answered(addr, reply::put_append(reply), Self::end_write);
+            // The timer's closure does not keep the clerk alive: what those who wait here wait for
+            // does, a call under way.
+            Action::Watch { at } => {
+                let shared = Arc::downgrade(self);
+                self.timer.at(at, move || {
+                    if let Some(shared) = shared.upgrade() {
+                        let actions = shared.logic.lock().end_overdue(Instant::now());
+                        shared.carry_out(actions);
+                    }
                 });
             }
-            Task::OpenSession => {
-                stub.open_session_async(controller, &OpenSessionArgs {}, move |reply| {
-                    self.answered(addr, reply::open_session(reply), Self::end_opening);
-                });
-            }
+            Action::Describe { addr, timeout } => self.describe(addr, timeout),
+            Action::End { owner, result } => owner.hears(result),
         }
     }
 
-    fn answered<R>(mut self, addr: SocketAddr, answer: Answer<R>, end: fn(Self, R)) {
-        match answer {
-            Answer::Done(reply) => {
-                let leads = self.is_for_the_leader();
-                if leads {
-                    self.shared.nodes.lock().leads(addr);
-                }
-                self.shared.heard(addr, leads);
-                end(self, reply);
-            }
-            Answer::Failed {
-                failure,
-                may_have_executed,
-            } => {
-                debug!(node = %addr, ?failure, may_have_executed, "an attempt failed");
-                let step = {
-                    let mut nodes = self.shared.nodes.lock();
-                    let mut random = self.shared.random.lock();
-                    // A read or an unused session that happened unseen harms nobody.
-                    let unknown = may_have_executed && matches!(self.task, Task::Write { .. });
-                    let now = Instant::now();
-                    self.pursuit
-                        .failed(addr, failure, unknown, &mut nodes, &mut random, now)
-                };
-                if let Task::OpenSession = self.task {
-                    *self.shared.opening_trouble.lock() = self.pursuit.last().cloned();
-                }
-                self.take(step);
-            }
-            Answer::Refused(text) => {
-                let error = self.pursuit.refused(addr, text, &self.shared.nodes.lock());
-                self.fail(error);
-            }
-            Answer::SessionExpired => self.session_expired(addr),
+    fn ask(
+        self: &Arc<Self>,
+        call: Box<Call<Owner>>,
+        addr: SocketAddr,
+        request: &Request,
+        timeout: Duration,
+    ) {
+        let stub = self.stubs.lock().to(addr).kv;
+        let controller = RpcController::with_timeout(timeout);
+        let shared = Arc::clone(self);
+        match request {
+            Request::Get(args) => stub.get_async(controller, args, move |reply| {
+                shared.answered(call, addr, reply.into());
+            }),
+            Request::PutAppend(args) => stub.put_append_async(controller, args, move |reply| {
+                shared.answered(call, addr, reply.into());
+            }),
+            Request::OpenSession(args) => stub.open_session_async(controller, args, move |reply| {
+                shared.answered(call, addr, reply.into());
+            }),
         }
     }
 
-    /// The cluster has forgotten the session of this write.
-    fn session_expired(mut self, addr: SocketAddr) {
-        let Task::Write { args, expired, .. } = &mut self.task else {
-            unreachable!("only a write's reply reads as an expired session")
-        };
-        *expired += 1;
-        let expired = *expired;
-        debug!(node = %addr, session = args.session_id, "the session has expired");
-        let must_open = self.shared.sessions.lock().expired(args.session_id);
-        if must_open {
-            self.shared.open_session();
-        }
-
-        let unknown = self
-            .pursuit
-            .session_expired(addr, &self.shared.nodes.lock());
-        if let Some(error) = unknown {
-            self.fail(error);
-        } else if expired >= SESSIONS_PER_WRITE_MAX {
-            let text = format!("{expired} sessions expired one after the other");
-            let error = self.pursuit.refused(addr, text, &self.shared.nodes.lock());
-            self.fail(error);
-        } else {
-            self.enter_session();
-        }
-    }
-
-    fn end_get(self, value: Option<Bytes>) {
-        let Task::Get { done, .. } = self.task else {
-            unreachable!("passed with a read's reply")
-        };
-        drop(self.permit);
-        done(Ok(value));
-    }
-
-    fn end_write(self, (): ()) {
-        let Task::Write { args, done, .. } = self.task else {
-            unreachable!("passed with a write's reply")
-        };
-        self.shared.leave_session(place_of(&args));
-        drop(self.permit);
-        done(Ok(()));
-    }
-
-    fn end_opening(self, session: u64) {
-        debug!(session, "opened a session");
-        self.shared.session_opened(session);
-    }
-
-    /// Ends the call without a reply.
-    fn fail(mut self, error: ClerkError) {
-        match &self.task {
-            Task::Get { .. } => {}
-            Task::Write { args, .. } => self.shared.leave_session(place_of(args)),
-            Task::OpenSession => {
-                let may_go_on = !matches!(error, ClerkError::Refused { .. });
-                let deadline = self.pursuit.deadline();
-                if let Err(later) = self
-                    .shared
-                    .opening_failed(&error, may_go_on.then_some(deadline))
-                {
-                    self.pursuit.set_deadline(later);
-                    return self.proceed();
-                }
+    fn describe(self: &Arc<Self>, addr: SocketAddr, timeout: Duration) {
+        let stub = self.stubs.lock().to(addr).cluster;
+        let controller = RpcController::with_timeout(timeout);
+        let shared = Arc::downgrade(self);
+        stub.describe_async(controller, &DescribeArgs {}, move |reply| {
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let members = shared.logic.lock().described(addr, &reply);
+            if let Some(members) = members {
+                shared.stubs.lock().learn(&members);
             }
-        }
-        drop(self.permit);
-        self.task.fail(error);
+        });
     }
 }
 
-fn place_of(args: &PutAppendArgs) -> Place {
-    Place {
-        session: args.session_id,
-        request: args.session_request_id,
+fn next_on_agenda() -> Option<(Arc<Shared>, Action<Owner>)> {
+    AGENDA.with_borrow_mut(|agenda| {
+        let next = agenda.waiting.pop_front();
+        agenda.under_way = next.is_some();
+        next
+    })
+}
+
+impl Owner {
+    fn hears(self, result: Result<Success, ClerkError>) {
+        drop(self.permit);
+        match (self.done, result) {
+            (Told::Reader(done), Ok(Success::Value(value))) => done(Ok(value)),
+            (Told::Writer(done), Ok(Success::Written)) => done(Ok(())),
+            (Told::Reader(done), Err(error)) => done(Err(error)),
+            (Told::Writer(done), Err(error)) => done(Err(error)),
+            (_, Ok(success)) => unreachable!("{success:?} ends another kind of call"),
+        }
     }
 }

@@ -3,17 +3,16 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::cluster::ClusterFile;
 
-use crate::call::{Call, Done, Task};
+use crate::call::{Done, Owner, Told};
 use crate::error::{ClerkError, LastFailure, OpenError};
+use crate::logic::Want;
 use crate::one_shot::one_shot;
 use crate::options::{ClerkOptions, ReadFrom};
-use crate::permits::Permit;
 use crate::shared::Shared;
 
 /// No call waits longer, whatever its timeout says: later than this the clock itself ends.
@@ -104,7 +103,7 @@ impl Clerk {
     pub fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, ClerkError> {
         let key = key.into();
         let from = self.read_from;
-        self.wait(|done| Task::get(key, from, done))
+        self.wait(Want::Get { key, from }, Told::Reader)
             .unwrap_or_else(|| {
                 Err(ClerkError::NoLeader {
                     nodes: 0,
@@ -120,7 +119,7 @@ impl Clerk {
     /// [`ClerkError`]; its [`may_have_taken_effect`](ClerkError::may_have_taken_effect) says
     /// whether the write is certainly not done or its outcome unknown.
     pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), ClerkError> {
-        self.write("Put", key.into(), value.into())
+        self.write(put(key, value))
     }
 
     /// Adds `value` at the end of the value of `key`, once; a missing key counts as empty.
@@ -128,7 +127,7 @@ impl Clerk {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn append(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), ClerkError> {
-        self.write("Append", key.into(), value.into())
+        self.write(append(key, value))
     }
 
     /// As [`get`](Self::get), without blocking.
@@ -137,13 +136,8 @@ impl Clerk {
         key: impl Into<Bytes>,
         done: impl FnOnce(Result<Option<Bytes>, ClerkError>) + Send + 'static,
     ) {
-        match self.shared.permits.try_take() {
-            Some(permit) => self.start(
-                permit,
-                Task::get(key.into(), self.read_from, Box::new(done)),
-            ),
-            None => done(Err(self.overloaded())),
-        }
+        let (key, from) = (key.into(), self.read_from);
+        self.start_or_refuse(Want::Get { key, from }, Box::new(done), Told::Reader);
     }
 
     /// As [`put`](Self::put), without blocking.
@@ -153,7 +147,7 @@ impl Clerk {
         value: impl Into<Bytes>,
         done: impl FnOnce(Result<(), ClerkError>) + Send + 'static,
     ) {
-        self.write_async("Put", key.into(), value.into(), Box::new(done));
+        self.start_or_refuse(put(key, value), Box::new(done), Told::Writer);
     }
 
     /// As [`append`](Self::append), without blocking. Appends that are under way together take
@@ -164,47 +158,36 @@ impl Clerk {
         value: impl Into<Bytes>,
         done: impl FnOnce(Result<(), ClerkError>) + Send + 'static,
     ) {
-        self.write_async("Append", key.into(), value.into(), Box::new(done));
+        self.start_or_refuse(append(key, value), Box::new(done), Told::Writer);
     }
 
     /// Whom it asks: the members, as the cluster has named them, then those it was told of that are
     /// none (any more).
     #[must_use]
     pub fn members(&self) -> Vec<SocketAddr> {
-        self.shared.nodes.lock().listed().to_vec()
+        self.shared.logic.lock().listed().to_vec()
     }
 
     /// What all handles on this clerk have done so far.
     #[must_use]
     pub fn stats(&self) -> ClerkStats {
-        let counters = &self.shared.stats;
-        ClerkStats {
-            retries: counters.retries.load(Ordering::Relaxed),
-            sessions_opened: counters.sessions_opened.load(Ordering::Relaxed),
-        }
+        self.shared.logic.lock().stats()
     }
 
-    fn write(&self, op: &'static str, key: Bytes, value: Bytes) -> Result<(), ClerkError> {
-        self.wait(|done| Task::write(op, key, value, done))
-            .unwrap_or_else(|| {
-                Err(ClerkError::OutcomeUnknown {
-                    within: self.timeout,
-                    last: abandoned(),
-                })
+    fn write(&self, want: Want) -> Result<(), ClerkError> {
+        self.wait(want, Told::Writer).unwrap_or_else(|| {
+            Err(ClerkError::OutcomeUnknown {
+                within: self.timeout,
+                last: abandoned(),
             })
+        })
     }
 
-    fn write_async(&self, op: &'static str, key: Bytes, value: Bytes, done: Done<()>) {
-        match self.shared.permits.try_take() {
-            Some(permit) => self.start(permit, Task::write(op, key, value, done)),
-            None => done(Err(self.overloaded())),
-        }
-    }
-
-    /// Runs a task and waits for its end; `None` if the event loops ended before it did.
+    /// Runs a call and waits for its end; `None` if the event loops ended before it did.
     fn wait<R: Send + 'static>(
         &self,
-        task: impl FnOnce(Done<R>) -> Task,
+        want: Want,
+        told: fn(Done<R>) -> Told,
     ) -> Option<Result<R, ClerkError>> {
         let Some(permit) = self
             .shared
@@ -214,13 +197,21 @@ impl Clerk {
             return Some(Err(self.overloaded()));
         };
         let (giver, taker) = one_shot();
-        self.start(permit, task(Box::new(move |result| giver.give(result))));
+        let done = told(Box::new(move |result| giver.give(result)));
+        self.shared
+            .begin(want, self.timeout, Owner { permit, done });
         taker.take()
     }
 
-    fn start(&self, permit: Permit, task: Task) {
-        let pursuit = self.shared.pursuit(self.timeout);
-        Call::new(Arc::clone(&self.shared), pursuit, Some(permit), task).start();
+    fn start_or_refuse<R>(&self, want: Want, done: Done<R>, told: fn(Done<R>) -> Told) {
+        match self.shared.permits.try_take() {
+            Some(permit) => {
+                let done = told(done);
+                self.shared
+                    .begin(want, self.timeout, Owner { permit, done });
+            }
+            None => done(Err(self.overloaded())),
+        }
     }
 
     fn overloaded(&self) -> ClerkError {
@@ -230,6 +221,16 @@ impl Clerk {
         );
         ClerkError::Overloaded { what }
     }
+}
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Want {
+    let (key, value) = (key.into(), value.into());
+    Want::Put { key, value }
+}
+
+fn append(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Want {
+    let (key, value) = (key.into(), value.into());
+    Want::Append { key, value }
 }
 
 fn abandoned() -> LastFailure {

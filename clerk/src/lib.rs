@@ -6,10 +6,10 @@
 //!
 //! ```text
 //!  threads --- Clerk (clerk.rs) --- Call (call.rs) ----- RpcChannel --- nodes
-//!                                    |  |  |
-//!          whom to ask, how long  pursuit  session   under which name a write is known
-//!          who leads                nodes  timer     pauses between attempts
-//!          who takes part          members
+//!                                    |      |
+//!        whom to ask, how long,     logic  timer   pauses between attempts
+//!        who leads and takes part,
+//!        under which name a write is known
 //! ```
 //!
 //! ```no_run
@@ -30,13 +30,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound. Comments that
-//! say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
+//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound;
+//! [`logic`], all that is decided, as functions of inputs and time. Comments that say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
 
 mod call;
 mod clerk;
 mod error;
-mod logic;
 mod one_shot;
 mod options;
 mod permits;
@@ -44,7 +43,9 @@ mod shared;
 mod stubs;
 mod timer;
 
+pub mod logic;
+
 pub use clerk::{Clerk, ClerkStats};
 pub use error::{ClerkError, LastFailure, NodeName, OpenError};
-pub use logic::backoff::Backoff;
+pub use logic::Backoff;
 pub use options::{ClerkOptions, ReadFrom};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rpc::EventLoops;
 
-use crate::logic::backoff::Backoff;
+use crate::logic::Backoff;
 
 /// How a clerk behaves. The defaults suit a cluster with default timeouts.
 #[derive(Clone, Debug)]

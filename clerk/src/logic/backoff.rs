@@ -26,7 +26,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The pause before try `number` (0: the first repetition), between half and all of its step.
-    pub(crate) fn delay(self, number: u32, random: &mut fastrand::Rng) -> Duration {
+    pub(super) fn delay(self, number: u32, random: &mut fastrand::Rng) -> Duration {
         let doubled = self
             .min
             .saturating_mul(1_u32.checked_shl(number).unwrap_or(u32::MAX));

@@ -15,7 +15,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// At most one question is under way.
 #[derive(Debug)]
-pub(crate) struct Members {
+pub(super) struct Members {
     /// How old an answer may be; `None`: nobody is asked.
     every: Option<Duration>,
     asked_at: Option<Instant>,
@@ -27,7 +27,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn new(every: Option<Duration>) -> Self {
+    pub(super) fn new(every: Option<Duration>) -> Self {
         Self {
             every,
             asked_at: None,
@@ -39,7 +39,7 @@ impl Members {
 
     /// `addr` has answered a call, as the leader or not. Whether it is to be asked now; then
     /// [`ended`](Self::ended) is called once.
-    pub(crate) fn is_due(&mut self, addr: SocketAddr, leads: bool, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, addr: SocketAddr, leads: bool, now: Instant) -> bool {
         let Some(every) = self.every.filter(|_| !self.under_way) else {
             return false;
         };
@@ -56,7 +56,7 @@ impl Members {
     }
 
     /// The voters' addresses, unless a better answer is known. Learners are left out: they never lead.
-    pub(crate) fn answered(
+    pub(super) fn answered(
         &mut self,
         addr: SocketAddr,
         reply: &DescribeReply,
@@ -81,7 +81,7 @@ impl Members {
     }
 
     /// The question was answered, and the answer told to whom it concerns; or it was not.
-    pub(crate) fn ended(&mut self) {
+    pub(super) fn ended(&mut self) {
         self.under_way = false;
     }
 }

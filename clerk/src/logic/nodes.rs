@@ -8,7 +8,7 @@ use crate::error::NodeName;
 /// What all calls of a clerk know together about the cluster. A belief only: a node that is asked
 /// in vain costs one try, never a wrong result.
 #[derive(Debug)]
-pub(crate) struct Nodes {
+pub(super) struct Nodes {
     configured: Vec<SocketAddr>,
     /// The members, as the cluster has named them, then those configured that are none (any more).
     listed: Vec<SocketAddr>,
@@ -25,7 +25,7 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     /// `start` spreads the first tries of many clerks over the nodes. Duplicates count once.
-    pub(crate) fn new(addresses: &[SocketAddr], start: usize) -> Self {
+    pub(super) fn new(addresses: &[SocketAddr], start: usize) -> Self {
         let mut configured = Vec::with_capacity(addresses.len());
         for addr in addresses {
             if !configured.contains(addr) {
@@ -45,17 +45,17 @@ impl Nodes {
     }
 
     /// Nodes that a search asks, those aside that hints name.
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.listed.len()
     }
 
     /// In the order in which they are asked, but for where the search begins.
-    pub(crate) fn listed(&self) -> &[SocketAddr] {
+    pub(super) fn listed(&self) -> &[SocketAddr] {
         &self.listed
     }
 
     /// The cluster names its members. Those configured stay in the list, as the last to be asked.
-    pub(crate) fn learn(&mut self, members: &[SocketAddr]) {
+    pub(super) fn learn(&mut self, members: &[SocketAddr]) {
         let known = self.listed.iter().take(self.first);
         if members.is_empty() || known.eq(members) {
             return;
@@ -75,7 +75,7 @@ impl Nodes {
         self.reader %= self.first;
     }
 
-    pub(crate) fn name(&self, addr: SocketAddr) -> NodeName {
+    pub(super) fn name(&self, addr: SocketAddr) -> NodeName {
         NodeName {
             number: self.configured.iter().position(|node| *node == addr),
             addr,
@@ -83,7 +83,7 @@ impl Nodes {
     }
 
     /// The best node to ask that is not in `tried`; `None` once all were.
-    pub(crate) fn best(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(super) fn best(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
         self.leader
             .iter()
             .chain(self.in_turn_from(self.cursor))
@@ -92,14 +92,14 @@ impl Nodes {
     }
 
     /// As [`best`](Self::best), for a read that any node may answer.
-    pub(crate) fn best_reader(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(super) fn best_reader(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
         self.in_turn_from(self.reader)
             .find(|addr| !tried.contains(addr))
             .copied()
     }
 
     /// `addr` did not answer a read that any node may answer.
-    pub(crate) fn does_not_read(&mut self, addr: SocketAddr) {
+    pub(super) fn does_not_read(&mut self, addr: SocketAddr) {
         if self.listed[self.reader] == addr {
             self.reader = (self.reader + 1) % self.first;
         }
@@ -111,13 +111,13 @@ impl Nodes {
     }
 
     /// `addr` gave an answer that only a leader gives.
-    pub(crate) fn leads(&mut self, addr: SocketAddr) {
+    pub(super) fn leads(&mut self, addr: SocketAddr) {
         self.leader = Some(addr);
     }
 
     /// `addr` does not lead, or does not answer. If it was believed to lead, the belief ends; what
     /// another call has learned meanwhile stays.
-    pub(crate) fn does_not_lead(&mut self, addr: SocketAddr) {
+    pub(super) fn does_not_lead(&mut self, addr: SocketAddr) {
         if self.leader == Some(addr) {
             self.leader = None;
         }
@@ -128,7 +128,7 @@ impl Nodes {
 
     /// A node named `addr` as its leader. Only believed where nothing better is known: a hint may
     /// be older than another call's success.
-    pub(crate) fn hinted(&mut self, addr: SocketAddr) {
+    pub(super) fn hinted(&mut self, addr: SocketAddr) {
         self.leader.get_or_insert(addr);
     }
 }

@@ -28,7 +28,7 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(1);
 
 /// Where one call stands.
 #[derive(Debug)]
-pub(crate) struct Pursuit {
+pub(super) struct Pursuit {
     pace: Pace,
     timeout: Duration,
     deadline: Instant,
@@ -52,14 +52,14 @@ pub(crate) struct Pursuit {
 
 /// How patiently nodes are asked; see [`ClerkOptions`](crate::ClerkOptions).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) backoff: Backoff,
+pub(super) struct Pace {
+    pub(super) attempt_timeout: Duration,
+    pub(super) backoff: Backoff,
 }
 
 /// How an attempt failed in a way that another attempt may mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(super) enum Failure {
     /// The node does not lead. `hint`: its idea of who does, as it came from the wire.
     NotLeader { hint: String },
     /// The node, or our connection to it, has too much to do.
@@ -70,7 +70,7 @@ pub(crate) enum Failure {
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(super) enum Step {
     /// Ask that node; an attempt takes no longer than `timeout`.
     Ask { addr: SocketAddr, timeout: Duration },
     /// Come back at that time for the next step.
@@ -80,7 +80,7 @@ pub(crate) enum Step {
 }
 
 impl Pursuit {
-    pub(crate) fn new(pace: Pace, timeout: Duration, now: Instant) -> Self {
+    pub(super) fn new(pace: Pace, timeout: Duration, now: Instant) -> Self {
         Self {
             pace,
             timeout,
@@ -98,37 +98,37 @@ impl Pursuit {
     }
 
     /// The same way, through all nodes alike.
-    pub(crate) fn anywhere(self) -> Self {
+    pub(super) fn anywhere(self) -> Self {
         Self {
             anywhere: true,
             ..self
         }
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Moves the deadline: somebody can wait longer for what this call is after.
-    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
+    pub(super) fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
 
     /// How many times a node was asked.
-    pub(crate) fn attempts(&self) -> u64 {
+    pub(super) fn attempts(&self) -> u64 {
         self.attempts
     }
 
-    pub(crate) fn last(&self) -> Option<&LastFailure> {
+    pub(super) fn last(&self) -> Option<&LastFailure> {
         self.last.as_ref()
     }
 
     /// Whom to ask now: at the start, and after each pause.
-    pub(crate) fn ask(&mut self, nodes: &Nodes, now: Instant) -> Step {
+    pub(super) fn ask(&mut self, nodes: &Nodes, now: Instant) -> Step {
         let left = self.deadline.saturating_duration_since(now);
         if left < ATTEMPT_MIN {
             return Step::GiveUp;
@@ -143,7 +143,7 @@ impl Pursuit {
 
     /// The attempt at `addr` failed, and may have changed the state of the store or not. Also tells
     /// all other calls, through `nodes`, what that means.
-    pub(crate) fn failed(
+    pub(super) fn failed(
         &mut self,
         addr: SocketAddr,
         failure: Failure,
@@ -182,7 +182,7 @@ impl Pursuit {
     }
 
     /// How the call ends when there is no time for another attempt.
-    pub(crate) fn error(&self, nodes: &Nodes) -> ClerkError {
+    pub(super) fn error(&self, nodes: &Nodes) -> ClerkError {
         let none_asked = || LastFailure {
             by: None,
             text: "no node was asked".to_owned(),
@@ -207,7 +207,7 @@ impl Pursuit {
     }
 
     /// How the call ends when the node at `addr` refuses it for good.
-    pub(crate) fn refused(&self, addr: SocketAddr, text: String, nodes: &Nodes) -> ClerkError {
+    pub(super) fn refused(&self, addr: SocketAddr, text: String, nodes: &Nodes) -> ClerkError {
         let by = nodes.name(addr);
         if self.unknown {
             let last = LastFailure { by: Some(by), text };
@@ -222,7 +222,7 @@ impl Pursuit {
 
     /// How the write ends when its session is gone; `None` if it may begin anew in another one,
     /// because it was certainly never done in this one.
-    pub(crate) fn session_expired(&self, addr: SocketAddr, nodes: &Nodes) -> Option<ClerkError> {
+    pub(super) fn session_expired(&self, addr: SocketAddr, nodes: &Nodes) -> Option<ClerkError> {
         self.unknown.then(|| ClerkError::SessionExpired {
             by: nodes.name(addr),
         })

@@ -8,11 +8,24 @@ use rpc::{Code, RpcError};
 
 use super::pursuit::Failure;
 
+/// What came of an attempt, as it came from the network.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To a read.
+    Get(GetReply),
+    /// To a write.
+    PutAppend(PutAppendReply),
+    /// To the wish for a session.
+    OpenSession(OpenSessionReply),
+    /// None.
+    Failed(RpcError),
+}
+
 /// The end of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer<R> {
-    /// The leader's reply, which ends the call.
-    Done(R),
+pub(super) enum Answer {
+    /// The reply that ends the call.
+    Done(Meaning),
     /// Another attempt may mend it.
     Failed {
         /// How.
@@ -26,44 +39,72 @@ pub(crate) enum Answer<R> {
     Refused(String),
 }
 
-pub(crate) fn get(reply: Result<GetReply, RpcError>) -> Answer<Option<Bytes>> {
-    match reply {
-        Err(error) => failed(&error),
-        Ok(reply) => match &reply.err[..] {
-            b"OK" => Answer::Done(Some(reply.value)),
-            b"ErrNoKey" => Answer::Done(None),
-            b"ErrWrongLeader" => not_leader(reply.leader_address),
-            other => nonsense(other),
-        },
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    Value(Option<Bytes>),
+    Written,
+    Opened(u64),
+}
+
+impl Reply {
+    pub(super) fn answer(self) -> Answer {
+        match self {
+            Self::Get(reply) => get(reply),
+            Self::PutAppend(reply) => put_append(reply),
+            Self::OpenSession(reply) => open_session(reply),
+            Self::Failed(error) => failed(&error),
+        }
     }
 }
 
-pub(crate) fn put_append(reply: Result<PutAppendReply, RpcError>) -> Answer<()> {
-    match reply {
-        Err(error) => failed(&error),
-        Ok(reply) => match &reply.err[..] {
-            b"OK" => Answer::Done(()),
-            b"ErrWrongLeader" => not_leader(reply.leader_address),
-            b"ErrSessionExpired" => Answer::SessionExpired,
-            other => nonsense(other),
-        },
+impl From<Result<GetReply, RpcError>> for Reply {
+    fn from(reply: Result<GetReply, RpcError>) -> Self {
+        reply.map_or_else(Self::Failed, Self::Get)
     }
 }
 
-pub(crate) fn open_session(reply: Result<OpenSessionReply, RpcError>) -> Answer<u64> {
-    match reply {
-        Err(error) => failed(&error),
-        Ok(reply) => match &reply.err[..] {
-            b"OK" if reply.session_id != 0 => Answer::Done(reply.session_id),
-            b"ErrWrongLeader" => not_leader(reply.leader_address),
-            other => nonsense(other),
-        },
+impl From<Result<PutAppendReply, RpcError>> for Reply {
+    fn from(reply: Result<PutAppendReply, RpcError>) -> Self {
+        reply.map_or_else(Self::Failed, Self::PutAppend)
+    }
+}
+
+impl From<Result<OpenSessionReply, RpcError>> for Reply {
+    fn from(reply: Result<OpenSessionReply, RpcError>) -> Self {
+        reply.map_or_else(Self::Failed, Self::OpenSession)
+    }
+}
+
+fn get(reply: GetReply) -> Answer {
+    match &reply.err[..] {
+        b"OK" => Answer::Done(Meaning::Value(Some(reply.value))),
+        b"ErrNoKey" => Answer::Done(Meaning::Value(None)),
+        b"ErrWrongLeader" => not_leader(reply.leader_address),
+        other => nonsense(other),
+    }
+}
+
+fn put_append(reply: PutAppendReply) -> Answer {
+    match &reply.err[..] {
+        b"OK" => Answer::Done(Meaning::Written),
+        b"ErrWrongLeader" => not_leader(reply.leader_address),
+        b"ErrSessionExpired" => Answer::SessionExpired,
+        other => nonsense(other),
+    }
+}
+
+fn open_session(reply: OpenSessionReply) -> Answer {
+    match &reply.err[..] {
+        b"OK" if reply.session_id != 0 => Answer::Done(Meaning::Opened(reply.session_id)),
+        b"ErrWrongLeader" => not_leader(reply.leader_address),
+        other => nonsense(other),
     }
 }
 
 /// Refused before the log: a node that loses its leadership while a write's entry is under way fails
 /// the call with `UNAVAILABLE` instead, since the next leader may commit that entry.
-fn not_leader<R>(hint: String) -> Answer<R> {
+fn not_leader(hint: String) -> Answer {
     Answer::Failed {
         failure: Failure::NotLeader { hint },
         may_have_executed: false,
@@ -71,7 +112,7 @@ fn not_leader<R>(hint: String) -> Answer<R> {
 }
 
 /// A node of another version, or no node of ours: it may have done anything.
-fn nonsense<R>(err: &[u8]) -> Answer<R> {
+fn nonsense(err: &[u8]) -> Answer {
     let shown = str::from_utf8(err).unwrap_or("bytes that are no text");
     let text = format!("an answer that makes no sense here: {shown:.100}");
     Answer::Failed {
@@ -83,7 +124,7 @@ fn nonsense<R>(err: &[u8]) -> Answer<R> {
     }
 }
 
-fn failed<R>(error: &RpcError) -> Answer<R> {
+fn failed(error: &RpcError) -> Answer {
     let text = error.text().to_owned();
     let failure = match error.code() {
         Code::ResourceExhausted => Failure::Busy { text },
@@ -118,7 +159,10 @@ mod tests {
             err: Bytes::from_static(b"ErrNoKey"),
             ..GetReply::default()
         };
-        assert_eq!(get(Ok(reply)), Answer::Done(None));
+        assert_eq!(
+            Reply::Get(reply).answer(),
+            Answer::Done(Meaning::Value(None))
+        );
     }
 
     #[test]
@@ -128,7 +172,7 @@ mod tests {
             ..Default::default()
         };
         assert!(matches!(
-            put_append(Ok(reply)),
+            Reply::PutAppend(reply).answer(),
             Answer::Failed {
                 may_have_executed: true,
                 ..
@@ -142,6 +186,9 @@ mod tests {
             err: Bytes::from_static(b"OK"),
             ..Default::default()
         };
-        assert!(matches!(open_session(Ok(reply)), Answer::Failed { .. }));
+        assert!(matches!(
+            Reply::OpenSession(reply).answer(),
+            Answer::Failed { .. }
+        ));
     }
 }

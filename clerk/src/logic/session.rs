@@ -15,16 +15,16 @@ use std::time::Instant;
 
 /// A write's name in the cluster. It keeps it for as long as it is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) session: u64,
+pub(super) struct Place {
+    pub(super) session: u64,
     /// 1, 2, 3...
-    pub(crate) request: u64,
+    pub(super) request: u64,
 }
 
 /// Gives every write its [`Place`]. `W` is whatever the caller needs to go on with a write; at most
 /// as many wait as the clerk admits calls at all.
 #[derive(Debug)]
-pub(crate) struct Sessions<W> {
+pub(super) struct Sessions<W> {
     state: State,
     /// In order of arrival. Empty whenever a write could be admitted.
     waiting: VecDeque<Waiting<W>>,
@@ -48,7 +48,7 @@ struct Waiting<W> {
 
 /// What a write has to do next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Admission<W> {
+pub(super) enum Admission<W> {
     /// Go to the cluster under this name.
     Go(W, Place),
     /// It waits here. `open`: the caller must have a session opened. `watch`: the caller must ask
@@ -58,7 +58,7 @@ pub(crate) enum Admission<W> {
 
 /// Why a write waited in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitedFor {
+pub(super) enum WaitedFor {
     /// No session could be opened in time.
     Session,
     /// The window stayed full.
@@ -66,7 +66,7 @@ pub(crate) enum WaitedFor {
 }
 
 impl<W> Sessions<W> {
-    pub(crate) fn new(window: usize) -> Self {
+    pub(super) fn new(window: usize) -> Self {
         assert!(window > 0, "a window without room admits nothing, ever");
         Self {
             state: State::None,
@@ -77,7 +77,7 @@ impl<W> Sessions<W> {
     }
 
     /// Admits a write, or keeps it until there is a session with room for it.
-    pub(crate) fn admit(&mut self, write: W, deadline: Instant) -> Admission<W> {
+    pub(super) fn admit(&mut self, write: W, deadline: Instant) -> Admission<W> {
         if let State::Open(window) = &mut self.state
             && let Some(place) = window.take(self.window)
         {
@@ -95,7 +95,7 @@ impl<W> Sessions<W> {
     }
 
     /// The cluster opened a session; the writes that wait for it go, as far as there is room.
-    pub(crate) fn opened(&mut self, session: u64) -> Vec<(W, Place)> {
+    pub(super) fn opened(&mut self, session: u64) -> Vec<(W, Place)> {
         assert!(
             matches!(self.state, State::Opening),
             "one opening at a time"
@@ -105,7 +105,7 @@ impl<W> Sessions<W> {
     }
 
     /// When the last of the waiting writes gives up, and with it the opening of a session.
-    pub(crate) fn last_deadline(&self) -> Option<Instant> {
+    pub(super) fn last_deadline(&self) -> Option<Instant> {
         self.waiting.iter().map(|waiting| waiting.deadline).max()
     }
 
@@ -113,7 +113,7 @@ impl<W> Sessions<W> {
     ///
     /// # Errors
     /// The opening must go on until the deadline returned: a write that can wait longer has come.
-    pub(crate) fn give_up_opening(&mut self, deadline: Instant) -> Result<Vec<W>, Instant> {
+    pub(super) fn give_up_opening(&mut self, deadline: Instant) -> Result<Vec<W>, Instant> {
         match self.last_deadline() {
             Some(last) if last > deadline => Err(last),
             _ => Ok(self.opening_failed()),
@@ -121,7 +121,7 @@ impl<W> Sessions<W> {
     }
 
     /// No session can be opened, however long one tries. The writes that wait for one come back.
-    pub(crate) fn opening_failed(&mut self) -> Vec<W> {
+    pub(super) fn opening_failed(&mut self) -> Vec<W> {
         assert!(
             matches!(self.state, State::Opening),
             "one opening at a time"
@@ -138,7 +138,7 @@ impl<W> Sessions<W> {
     ///
     /// Before the watched time there is nothing to take out, and somebody else will come then: the
     /// caller need not come again.
-    pub(crate) fn overdue(&mut self, now: Instant) -> (Vec<W>, WaitedFor, Option<Instant>) {
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<W>, WaitedFor, Option<Instant>) {
         let waited_for = match self.state {
             State::Open(_) => WaitedFor::Room,
             State::None | State::Opening => WaitedFor::Session,
@@ -160,7 +160,7 @@ impl<W> Sessions<W> {
 
     /// What the request at `place` tells the cluster: every request up to this one has its final
     /// outcome and will not be asked again. Below `place.request` itself, since that one has not.
-    pub(crate) fn seen_up_to(&self, place: Place) -> u64 {
+    pub(super) fn seen_up_to(&self, place: Place) -> u64 {
         match &self.state {
             State::Open(window) if window.session == place.session => window.seen_up_to,
             _ => 0,
@@ -169,7 +169,7 @@ impl<W> Sessions<W> {
 
     /// The write at `place` has its final outcome, known or not: it will never be sent again.
     /// Returns the writes that there is room for now.
-    pub(crate) fn finish(&mut self, place: Place) -> Vec<(W, Place)> {
+    pub(super) fn finish(&mut self, place: Place) -> Vec<(W, Place)> {
         match &mut self.state {
             State::Open(window) if window.session == place.session => {
                 window.finish(place.request);
@@ -181,7 +181,7 @@ impl<W> Sessions<W> {
 
     /// The cluster no longer knows `session`. Returns whether a new one must be opened at once,
     /// because writes wait for it; otherwise the next write asks for it.
-    pub(crate) fn expired(&mut self, session: u64) -> bool {
+    pub(super) fn expired(&mut self, session: u64) -> bool {
         if matches!(&self.state, State::Open(window) if window.session == session) {
             self.state = State::None;
         }

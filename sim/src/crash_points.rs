@@ -2,8 +2,8 @@
 //!
 //! One node, alone, so that each of its acknowledgements rests on its own disk. The script writes,
 //! overwrites, takes snapshots, and drops segments. The power goes off after the first operation of
-//! the disk, after the second, and so on; each time what was not synced is kept, lost, and torn at
-//! every byte of the last write. Then the node starts from that disk, and must have everything that
+//! the disk, after the second, and so on; each time what was not synced is kept, lost, torn at
+//! every byte of the last write, and there by the length that it gave the file only. Then the node starts from that disk, and must have everything that
 //! was acknowledged, in order, and each request once.
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use kvserver::{
 use raft::core::{
     Committed, Config, LogId, LogIndex, Membership, Millis, NodeId, Payload, Raft, Role, Term,
 };
-use raft::storage::sim_disk::{Crash, SimDisk};
+use raft::storage::sim_disk::{Crash, Filler, SimDisk};
 use raft::storage::{Identity, Persister, PersisterOptions, StorageError};
 
 /// Writes of the script.
@@ -62,8 +62,10 @@ pub fn try_all() -> Result<Tried, String> {
         let progress = run(&disk);
         let torn =
             (0..=disk.last_write_bytes()).map(|last_write_bytes| Crash::Torn { last_write_bytes });
+        let hollow = [Filler::Zeros, Filler::Stale, Filler::Garbage].map(Crash::Hollow);
         let fates = [Crash::Kill, Crash::Kept, Crash::Lost]
             .into_iter()
+            .chain(hollow)
             .chain(torn);
         for fate in fates {
             let disk = disk.fork();

@@ -38,12 +38,28 @@ pub enum Crash {
         /// How many.
         last_write_bytes: usize,
     },
-    /// Power fails; each write had arrived whole, not at all, up to some byte, or in some of its
-    /// sectors; each other change arrived or did not. Independently, from a seed.
+    /// Power fails; everything had arrived, except that of the last write only the file's new length
+    /// is there. What the file shows beyond its old one was never written to it.
+    Hollow(Filler),
+    /// Power fails; each write had arrived whole, not at all, up to some byte, in some of its
+    /// sectors, or only the length that it gave the file; each other change arrived or did not.
+    /// Independently, from a seed.
     Random {
         /// Where the choices come from.
         seed: u64,
     },
+}
+
+/// What a file shows where its length reached the disk and its data did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filler {
+    /// Zeros.
+    Zeros,
+    /// What the place held before: what was cut off from this file there, or of a file removed
+    /// before this one was created.
+    Stale,
+    /// Bytes that nobody knows.
+    Garbage,
 }
 
 /// A disk in memory.
@@ -67,8 +83,12 @@ struct State {
     /// Handles of an earlier life of the machine are dead.
     boots: u64,
 
+    /// The content of a file that was removed: the next one that is created may take its place.
+    freed: Vec<u8>,
+
     operations: u64,
     file_syncs: u64,
+    hollow_writes: u64,
     power_off_at: Option<u64>,
     fail_sync_at: Option<u64>,
     capacity_bytes: Option<u64>,
@@ -77,8 +97,15 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Inode {
     content: Vec<u8>,
-    durable: Vec<u8>,
+    medium: Medium,
     pending: Vec<(u64, Change)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Medium {
+    durable: Vec<u8>,
+    /// What is in the places that the file would take if it grew, by offset.
+    beyond: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -147,6 +174,12 @@ impl SimDisk {
         self.state.lock().file_syncs
     }
 
+    /// Writes so far of which a loss of power left only the length; see [`Filler`].
+    #[must_use]
+    pub fn hollow_writes(&self) -> u64 {
+        self.state.lock().hollow_writes
+    }
+
     /// Lets `operations` more of them happen; then every one fails, until [`crash`](Self::crash).
     pub fn power_off_after(&self, operations: u64) {
         let mut state = self.state.lock();
@@ -188,7 +221,7 @@ impl SimDisk {
         let mut state = self.state.lock();
         let inode = state.inode_at(path).expect("a file to flip a bit of");
         inode.content[offset] ^= 1 << bit;
-        if let Some(byte) = inode.durable.get_mut(offset) {
+        if let Some(byte) = inode.medium.durable.get_mut(offset) {
             *byte ^= 1 << bit;
         }
     }
@@ -199,7 +232,10 @@ impl SimDisk {
         let number = state.new_inode();
         let inode = Inode {
             content: content.to_vec(),
-            durable: content.to_vec(),
+            medium: Medium {
+                durable: content.to_vec(),
+                beyond: vec![],
+            },
             pending: vec![],
         };
         state.inodes.insert(number, inode);
@@ -325,7 +361,8 @@ impl State {
             Crash::Torn { last_write_bytes } if Some(number) == last_write => {
                 Fate::UpTo(last_write_bytes)
             }
-            Crash::Kill | Crash::Kept | Crash::Torn { .. } => Fate::Kept,
+            Crash::Hollow(filler) if Some(number) == last_write => Fate::Hollow(filler),
+            Crash::Kill | Crash::Kept | Crash::Torn { .. } | Crash::Hollow(_) => Fate::Kept,
             Crash::Random { seed } => Fate::random(seed ^ number.wrapping_mul(0x9e37_79b9), bytes),
         };
         for (number, change) in std::mem::take(&mut self.renames) {
@@ -335,10 +372,14 @@ impl State {
         }
         self.names.clone_from(&self.durable_names);
         for inode in self.inodes.values_mut() {
+            let old_len = inode.medium.durable.len();
             for (number, change) in std::mem::take(&mut inode.pending) {
-                change.apply(&mut inode.durable, &fate(number, change.bytes()));
+                let fate = fate(number, change.bytes());
+                if change.apply(&mut inode.medium, &fate, old_len) {
+                    self.hollow_writes += 1;
+                }
             }
-            inode.content.clone_from(&inode.durable);
+            inode.content.clone_from(&inode.medium.durable);
         }
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|number, _| named.contains(number));
@@ -352,22 +393,29 @@ enum Fate {
     UpTo(usize),
     /// Those sectors of which a bit drawn from this seed says so.
     Sectors(u64),
+    /// Only the length that it gave the file.
+    Hollow(Filler),
 }
 
 impl Fate {
     fn random(seed: u64, bytes: usize) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        match rng.u8(..4) {
+        match rng.u8(..5) {
             0 => Self::Kept,
             1 => Self::Lost,
             2 => Self::UpTo(rng.usize(..=bytes)),
+            3 => Self::Hollow(match rng.u8(..3) {
+                0 => Filler::Zeros,
+                1 => Filler::Stale,
+                _ => Filler::Garbage,
+            }),
             _ => Self::Sectors(rng.u64(..)),
         }
     }
 
     /// For changes that happen whole or not at all.
     fn keeps_all(&self) -> bool {
-        matches!(self, Self::Kept | Self::UpTo(_))
+        matches!(self, Self::Kept | Self::UpTo(_) | Self::Hollow(_))
     }
 }
 
@@ -379,9 +427,17 @@ impl Change {
         }
     }
 
-    fn apply(&self, content: &mut Vec<u8>, fate: &Fate) {
+    /// `old_len`: the file's durable length before a loss of power. Returns whether the file shows
+    /// bytes that were never written to it.
+    fn apply(&self, medium: &mut Medium, fate: &Fate, old_len: usize) -> bool {
+        let content = &mut medium.durable;
         match self {
-            Self::Resize(len) if fate.keeps_all() => content.resize(*len, 0),
+            Self::Resize(len) if fate.keeps_all() => {
+                if let Some(cut_off) = content.get(*len..) {
+                    write_into(&mut medium.beyond, *len, cut_off);
+                }
+                content.resize(*len, 0);
+            }
             Self::Resize(_) => {}
             Self::Write { offset, data } => match *fate {
                 Fate::Kept => write_into(content, *offset, data),
@@ -400,8 +456,21 @@ impl Change {
                         at = end;
                     }
                 }
+                Fate::Hollow(filler) => {
+                    let (from, end) = ((*offset).max(old_len), offset + data.len());
+                    for at in from..end {
+                        let byte = match filler {
+                            Filler::Zeros => 0,
+                            Filler::Stale => medium.beyond.get(at).copied().unwrap_or(0),
+                            Filler::Garbage => fastrand::Rng::with_seed(at as u64).u8(..),
+                        };
+                        write_into(content, at, &[byte]);
+                    }
+                    return from < end;
+                }
             },
         }
+        false
     }
 }
 
@@ -466,7 +535,15 @@ impl Disk for SimDisk {
             return Err(ErrorKind::NotFound.into());
         }
         let inode = state.new_inode();
-        state.inodes.insert(inode, Inode::default());
+        let medium = Medium {
+            durable: vec![],
+            beyond: std::mem::take(&mut state.freed),
+        };
+        let empty = Inode {
+            medium,
+            ..Inode::default()
+        };
+        state.inodes.insert(inode, empty);
         state.change_name(NameChange::Link(path.to_owned(), inode));
         Ok(Box::new(SimFile {
             disk: self.clone(),
@@ -496,9 +573,8 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.operate()?;
-        if !state.names.contains_key(path) {
-            return Err(ErrorKind::NotFound.into());
-        }
+        let freed = state.inode_at(path)?.medium.durable.clone();
+        state.freed = freed;
         state.change_name(NameChange::Unlink(path.to_owned()));
         Ok(())
     }
@@ -654,8 +730,9 @@ impl DiskFile for SimFile {
                 .expect("an open file has its inode");
             let pending = std::mem::take(&mut inode.pending);
             failed?;
+            let old_len = inode.medium.durable.len();
             for (_, change) in pending {
-                change.apply(&mut inode.durable, &Fate::Kept);
+                change.apply(&mut inode.medium, &Fate::Kept, old_len);
             }
             Ok(())
         })

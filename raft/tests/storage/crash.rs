@@ -1,9 +1,10 @@
 //! Power cuts and kills at every operation, with every fate of what was not synced.
 
 use raft::core::{Restored, WriteBatch};
-use raft::storage::sim_disk::{Crash, SimDisk};
+use raft::storage::Persister;
+use raft::storage::sim_disk::{Crash, Filler, SimDisk};
 
-use crate::script::{Log, Progress, entry, open, random_script, run};
+use crate::script::{Log, Progress, entry, open, random_script, run, term};
 
 /// Steps of the scripts; each makes a handful of disk operations.
 const STEPS: usize = 24;
@@ -201,4 +202,85 @@ fn failed_sync_is_the_end_and_a_restart_believes_only_the_disk() {
             }
         }
     }
+}
+
+/// A restart drops the record behind a torn one. Where the file has just grown again, a file system may
+/// show what the place held before: that record, right behind others of the same length.
+#[test]
+fn a_record_that_was_cut_off_at_a_restart_never_comes_back() {
+    let disk = SimDisk::new();
+    let mut persister = log_of_term_1(&disk);
+    persister.write(&one(1, 1, &[b'a'; 34])).unwrap();
+    persister.write(&one(2, 1, b"cut off")).unwrap();
+    drop(persister);
+    disk.crash(Crash::Subset(1 << (disk.pending() - 1)));
+
+    let (persister, recovered) = open(&disk).unwrap();
+    assert!(recovered.torn_tail.is_some(), "only the last write arrived");
+    assert_nothing_comes_back(&disk, persister);
+}
+
+/// As above, of a write for which there was no room.
+#[test]
+fn a_record_that_was_taken_back_never_comes_back() {
+    let disk = SimDisk::new();
+    drop(log_of_term_1(&disk));
+    disk.crash(Crash::Kill);
+    disk.set_capacity(Some(0));
+    let (mut persister, _) = open(&disk).unwrap();
+    let room = 90 + 43; // for the first two records
+    disk.set_capacity(Some(disk.used_bytes() + room));
+    let refused = persister.write(&WriteBatch {
+        entries: vec![
+            entry(1, 1, &[b'a'; 54]),
+            entry(2, 1, b"cut off"),
+            entry(3, 1, b"no room"),
+        ],
+        ..WriteBatch::default()
+    });
+    assert!(refused.unwrap_err().is_no_space());
+    drop(persister);
+    disk.crash(Crash::Kill);
+    let (persister, _) = open(&disk).unwrap();
+    assert_nothing_comes_back(&disk, persister);
+}
+
+fn one(index: u64, term: u64, command: &[u8]) -> WriteBatch {
+    WriteBatch {
+        entries: vec![entry(index, term, command)],
+        ..WriteBatch::default()
+    }
+}
+
+fn log_of_term_1(disk: &SimDisk) -> Persister {
+    let (mut persister, _) = open(disk).unwrap();
+    persister
+        .write(&WriteBatch {
+            hard_state: Some(term(1, None)),
+            ..WriteBatch::default()
+        })
+        .unwrap();
+    persister.sync().unwrap();
+    persister
+}
+
+/// Writes what ends where entry 2 of term 1 began, and then something of which only the length arrives.
+fn assert_nothing_comes_back(disk: &SimDisk, mut persister: Persister) {
+    persister
+        .write(&WriteBatch {
+            hard_state: Some(term(2, None)),
+            ..one(1, 2, &[b'b'; 10])
+        })
+        .unwrap();
+    persister.write(&one(2, 2, &[b'c'; 100])).unwrap();
+    drop(persister);
+    disk.crash(Crash::Hollow(Filler::Stale));
+    assert!(
+        disk.hollow_writes() > 0,
+        "the last write made the file grow"
+    );
+
+    let (_, recovered) = open(disk).unwrap();
+    let found = recovered.restored.entries;
+    assert_eq!(found, [entry(1, 2, &[b'b'; 10])]);
 }

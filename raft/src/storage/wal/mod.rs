@@ -24,6 +24,7 @@ use self::log::ReplayedLog;
 pub use self::replay::TornTail;
 use self::replay::{Replay, Segment, forget_from};
 use self::segment::{DIR, HEADER_BYTES, SegmentHeader, Summary};
+use super::disk::is_full;
 use super::record::{Encoder, RECORD_HEADER_BYTES, Seed};
 use super::{Disk, DiskFile, FORMAT_VERSION, Identity, StorageError};
 use crate::core::{LogIndex, WriteBatch};
@@ -108,7 +109,15 @@ impl Wal {
         let last = *segments
             .last()
             .expect("replay() finds one, or answers None");
-        let tail = Tail::reopen(disk.as_ref(), identity, last, segment_bytes, &unsynced)?;
+        let torn_bytes = torn_tail.as_ref().map_or(0, |torn| torn.bytes_dropped);
+        let tail = Tail::reopen(
+            disk.as_ref(),
+            identity,
+            last,
+            segment_bytes,
+            &unsynced,
+            torn_bytes,
+        )?;
         let is_used = last.number > 1 || last.end > HEADER_BYTES;
         let wal = Self {
             disk: Arc::clone(disk),
@@ -288,13 +297,7 @@ impl Wal {
         if !failed.is_no_space() {
             return self.poison(failed);
         }
-        let end = self.tail.end as u64;
-        if let Err(error) = self
-            .tail
-            .file
-            .set_len(end)
-            .and_then(|()| self.tail.file.sync_data())
-        {
+        if let Err(error) = self.tail.take_back(self.buffer.len()) {
             return self.poison(StorageError::io(
                 "cut",
                 self.disk.locate(&self.tail.path),
@@ -533,8 +536,8 @@ impl Tail {
 
     /// Opens the last segment to go on after its good records.
     ///
-    /// What follows them is cut off, so that nothing of it can ever be taken for a record. What a
-    /// killed process wrote and did not sync was read from memory: it is made durable before it is
+    /// What follows them is wiped and cut off, so that nothing of it can ever be taken for a record. What
+    /// a killed process wrote and did not sync was read from memory: it is made durable before it is
     /// believed, and written once more, for a system that failed to write it has forgotten that.
     fn reopen(
         disk: &dyn Disk,
@@ -542,10 +545,12 @@ impl Tail {
         segment: Segment,
         segment_bytes: usize,
         unsynced: &(usize, Vec<u8>),
+        torn_bytes: u64,
     ) -> Result<Self, StorageError> {
         let path = segment::path(segment.number);
         let settle = || {
             let file = disk.open(&path)?;
+            wipe(file.as_ref(), segment.end as u64, torn_bytes)?;
             file.set_len(segment.end as u64)?;
             file.write_all_at(&unsynced.1, unsynced.0 as u64)?;
             file.sync_data()?;
@@ -568,6 +573,19 @@ impl Tail {
         })
     }
 
+    /// Cuts off, durably, what arrived of the `bytes` that were to follow the records.
+    fn take_back(&self, bytes: usize) -> std::io::Result<()> {
+        let end = self.end as u64;
+        let arrived = self.file.size()?.saturating_sub(end).min(bytes as u64);
+        match wipe(self.file.as_ref(), end, arrived) {
+            // A file system that needs space to overwrite puts it elsewhere: nothing stale comes back.
+            Err(error) if is_full(&error) => {}
+            wiped => wiped?,
+        }
+        self.file.set_len(end)?;
+        self.file.sync_data()
+    }
+
     fn encoder<'a>(&self, buffer: &'a mut Vec<u8>) -> Encoder<'a> {
         Encoder {
             buffer,
@@ -576,6 +594,18 @@ impl Tail {
             synced: u32::try_from(self.synced).expect("begin_segment() keeps segments below 4 GiB"),
         }
     }
+}
+
+/// Overwrites what is about to be cut off, durably. Some file systems show what a place held before
+/// where a file's new length reached the disk before its data did: a record of this segment, in its
+/// old place behind younger ones, would pass for one of them.
+fn wipe(file: &dyn DiskFile, from: u64, bytes: u64) -> std::io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let zeros = vec![0; usize::try_from(bytes).map_err(std::io::Error::other)?];
+    file.write_all_at(&zeros, from)?;
+    file.sync_data()
 }
 
 fn create_dir(disk: &dyn Disk) -> Result<(), StorageError> {

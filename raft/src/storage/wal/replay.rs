@@ -127,8 +127,9 @@ pub(super) fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError>
     Ok(numbers)
 }
 
-/// The last segment, if a crash came while it was being created: its header is not whole, and no
-/// record is in it, which could only follow once the header was durable.
+/// The last segment, if a crash came while it was being created: its header is not there, and no
+/// record is in it, which could only follow once the header was durable. In the header's place may be
+/// what the file's place on the medium held before: another one.
 fn stillborn(
     disk: &dyn Disk,
     identity: Identity,
@@ -137,13 +138,25 @@ fn stillborn(
     let Some(&last) = numbers.last() else {
         return Ok(None);
     };
+    // Without a segment before it, this one was all there was: it is damaged, or not ours. Except the
+    // very first, which a crash may have kept from being born at all.
+    let is_alone = numbers.len() == 1;
     let content = Content::read(disk, identity, last)?;
-    if SegmentHeader::decode(&content.bytes).is_some() || content.headers_from(0).next().is_some() {
+    let is_there = match SegmentHeader::decode(&content.bytes) {
+        None => is_alone && last != 1,
+        Some(_) if is_alone || content.has_record_at(HEADER_BYTES) => true,
+        Some(header) => {
+            let before = Content::read(disk, identity, last - 1)?;
+            let previous_end = usize::try_from(header.previous_end).unwrap_or(usize::MAX);
+            header.identity == identity
+                && header.number == last
+                && !before.has_record_at(previous_end)
+        }
+    };
+    if is_there || content.headers_from(0).next().is_some() {
         return Ok(None);
     }
-    // Without a segment before it, this one was all there was: it is damaged. Except the very
-    // first, which a crash may have kept from being born at all.
-    Ok((numbers.len() > 1 || last == 1).then_some(last))
+    Ok(Some(last))
 }
 
 /// Holds what a segment says of those before it against what they were found to hold.
@@ -292,6 +305,10 @@ impl Content {
             offset: end as u64,
             bytes_dropped: last_written as u64 + 1,
         }))
+    }
+
+    fn has_record_at(&self, offset: usize) -> bool {
+        Header::at(&self.bytes, offset, self.seed).is_some()
     }
 
     /// Every valid record header at or after an offset, whatever lies between.

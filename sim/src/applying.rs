@@ -5,7 +5,8 @@ use raft::core::{Committed, Entry, LogId, LogIndex, NodeId, Payload, Role};
 
 use crate::coverage::Situation;
 use crate::history;
-use crate::network::{Answer, Want, place};
+use crate::network::place;
+use crate::serving::{Asked, Said};
 use crate::world::World;
 
 impl World {
@@ -86,19 +87,21 @@ impl World {
         self.oracle.on_digest(id, index, digest);
         self.observe_outcome(entry, &outcome);
         for waiter in overtaken {
-            self.answer(waiter, Answer::Unknown);
+            self.answer(id, waiter, Said::LeadershipLost);
         }
         if let Some(waiter) = waiter {
-            let answer = match outcome {
-                Outcome::SessionOpened(session) => Answer::Opened(session),
-                Outcome::Applied(Reply::Done) | Outcome::Repeated(Reply::Done) => Answer::Written,
-                Outcome::Refused(Refusal::SessionExpired) => {
-                    self.coverage.met(Situation::SessionExpired);
-                    Answer::SessionExpired
+            let said = match outcome {
+                Outcome::SessionOpened(session) => Said::Opened(session),
+                Outcome::Applied(Reply::Done) | Outcome::Repeated(Reply::Done) => Said::Written,
+                Outcome::Refused(refusal) => {
+                    if refusal == Refusal::SessionExpired {
+                        self.coverage.met(Situation::SessionExpired);
+                    }
+                    Said::Refused(refusal)
                 }
-                _ => Answer::Unknown,
+                outcome => unreachable!("{outcome:?} of what clients ask"),
             };
-            self.answer(waiter, answer);
+            self.answer(id, waiter, said);
         }
     }
 
@@ -179,12 +182,11 @@ impl World {
             else {
                 return;
             };
-            let Want::Read { key, .. } = waiter.want else {
-                continue;
+            let Asked::Read { key } = waiter.asked else {
+                unreachable!("only reads wait here")
             };
             let value = process.state.get(&[key]).expect("memory does not fail");
-            let value = value.map_or_else(Vec::new, |value| tokens(&value));
-            self.answer(waiter, Answer::Value(value));
+            self.answer(id, waiter, Said::Value(value));
         }
     }
 }

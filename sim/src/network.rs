@@ -1,7 +1,11 @@
 //! The network: what is on its way, and which links are cut.
 
-use kvserver::{RequestId, SessionId};
+use std::net::SocketAddr;
+
+use clerk::logic::{Reply, Request};
+use proto::membership::DescribeReply;
 use raft::core::{CallId, LogId, Message, NodeId};
+use rpc::RpcError;
 use slab::Slab;
 
 use crate::clock::Micros;
@@ -26,7 +30,13 @@ pub(crate) enum Packet {
         message: Message,
     },
     /// A client asks a node.
-    Ask { client: usize, to: NodeId, ask: Ask },
+    Ask {
+        client: usize,
+        /// Tells the answer to this attempt from all others.
+        attempt: u64,
+        to: NodeId,
+        ask: Ask,
+    },
     /// A node answers a client.
     Answer {
         client: usize,
@@ -35,45 +45,19 @@ pub(crate) enum Packet {
     },
 }
 
-/// A client's request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
-    /// Tells the answer to this attempt from those to earlier ones.
-    pub(crate) attempt: u64,
-    pub(crate) what: Want,
+/// What a client asks, as it asks real nodes.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Call(Request),
+    /// Who are the members?
+    Describe,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Want {
-    OpenSession,
-    Write {
-        key: u8,
-        /// Of this write, unique in the run.
-        token: u64,
-        append: bool,
-        session: SessionId,
-        request: RequestId,
-        replies_seen_upto: RequestId,
-    },
-    /// `anywhere`: also of a node that does not lead.
-    Read {
-        key: u8,
-        anywhere: bool,
-    },
-}
-
-/// A node's answer to a client.
+/// What it hears.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Opened(SessionId),
-    Written,
-    Value(Vec<u64>),
-    /// Nothing was done.
-    NotLeader(Option<NodeId>),
-    /// Nobody can say.
-    Unknown,
-    Busy,
-    SessionExpired,
+    Call(Reply),
+    Described(Result<DescribeReply, RpcError>),
 }
 
 /// A call between nodes that is not answered yet.
@@ -223,6 +207,20 @@ impl Links {
             && pairs
                 .into_iter()
                 .any(|(a, b)| self.cut[a][b] != self.cut[b][a])
+    }
+}
+
+/// Where clients find a node.
+pub(crate) fn address(node: NodeId) -> SocketAddr {
+    let number = u8::try_from(node.get()).expect("few nodes");
+    SocketAddr::from(([10, 0, 0, number], 1))
+}
+
+/// The node at an address of [`address`].
+pub(crate) fn node_at(addr: SocketAddr) -> NodeId {
+    match addr {
+        SocketAddr::V4(addr) => NodeId::new(addr.ip().octets()[3].into()),
+        SocketAddr::V6(_) => unreachable!("no node has such an address"),
     }
 }
 

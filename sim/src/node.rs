@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) hangs_until: Micros,
     /// Of its last process.
     pub(crate) term_at_crash: Term,
+    /// Only its process has ended: whoever calls hears at once that nobody listens.
+    pub(crate) machine_runs: bool,
     /// It is to come back by itself.
     pub(crate) restarts: bool,
 }
@@ -46,6 +48,7 @@ impl Node {
             sync_us: (300, 2_000),
             hangs_until: 0,
             term_at_crash: Term::ZERO,
+            machine_runs: true,
             restarts: false,
         }
     }

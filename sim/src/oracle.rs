@@ -11,10 +11,14 @@
 //! - Members change one step at a time.
 //! - A read has an index that covers all that was committed before it was asked.
 //! - A request is applied at most once; what was acknowledged is in the log.
+//! - What a clerk calls certainly not done takes no effect, before or after; nor does a write after its
+//!   clerk has heard that its session is gone.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use clerk::ClerkError;
+use clerk::logic::Success;
 use raft::core::{Entry, LogId, LogIndex, Membership, NodeId, Payload, Raft, Restored, Role, Term};
 
 use crate::durable::Disk;
@@ -55,6 +59,36 @@ struct Seen {
     membership: LogIndex,
 }
 
+/// What a clerk said of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Done,
+    /// Certainly, now and later.
+    NotDone,
+    /// It may have taken effect, or may still do so.
+    Unknown,
+    /// It may have taken effect, and cannot any more.
+    Over,
+}
+
+impl Verdict {
+    pub(crate) fn of(result: &Result<Success, ClerkError>) -> Self {
+        match result {
+            Ok(_) => Self::Done,
+            Err(ClerkError::SessionExpired { .. }) => Self::Over,
+            Err(error) if error.may_have_taken_effect() => Self::Unknown,
+            Err(_) => Self::NotDone,
+        }
+    }
+}
+
+/// What became of a client's write.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    took_effect: bool,
+    verdict: Option<Verdict>,
+}
+
 /// Everything that was seen of a run.
 #[derive(Default)]
 pub(crate) struct Oracle {
@@ -75,6 +109,8 @@ pub(crate) struct Oracle {
     /// The writes that took effect, in the order of the log.
     pub(crate) effects: Vec<Effect>,
     effects_upto: LogIndex,
+    /// By token.
+    fates: Vec<Fate>,
     pub(crate) violation: Option<Violation>,
 }
 
@@ -303,7 +339,40 @@ impl Oracle {
         if index > self.effects_upto {
             self.effects_upto = index;
             self.effects.push(effect);
+            let fate = slot(&mut self.fates, effect.token, Fate::default());
+            fate.took_effect = true;
+            self.hold_to_verdict(effect.token);
         }
+    }
+
+    /// A clerk has ended a write.
+    pub(crate) fn on_verdict(&mut self, token: u64, verdict: Verdict) {
+        let fate = slot(&mut self.fates, token, Fate::default());
+        fate.verdict = Some(verdict);
+        match verdict {
+            Verdict::Done if !fate.took_effect => self.fail(
+                "what was acknowledged took effect",
+                format!("write {token} did not"),
+            ),
+            Verdict::NotDone => self.hold_to_verdict(token),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn took_effect(&self, token: u64) -> bool {
+        let fate = usize::try_from(token).map(|token| self.fates.get(token));
+        fate.ok().flatten().is_some_and(|fate| fate.took_effect)
+    }
+
+    fn hold_to_verdict(&mut self, token: u64) {
+        let fate = slot(&mut self.fates, token, Fate::default());
+        let property = match fate.verdict {
+            _ if !fate.took_effect => return,
+            Some(Verdict::NotDone) => "what is certainly not done is not done",
+            Some(Verdict::Over) => "no write takes effect after its clerk has heard that it cannot",
+            _ => return,
+        };
+        self.fail(property, format!("write {token} took effect"));
     }
 
     /// A node starts with what its disk had.

@@ -3,7 +3,7 @@
 //! Its log writer is in `writing`, its state machine in `applying`, its snapshots in `snapshots`, its clients
 //! in `serving`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use kvserver::{LogTime, MemoryEngine, StateMachine};
@@ -15,7 +15,8 @@ use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, Snaps
 
 use crate::clock::Micros;
 use crate::coverage::Situation;
-use crate::network::{Answer, Packet, Want, place};
+use crate::network::{Packet, place};
+use crate::serving::{Asked, Said};
 use crate::world::{Event, World};
 
 const CLUSTER: u64 = 7;
@@ -25,7 +26,7 @@ const CLUSTER: u64 = 7;
 pub(crate) struct Waiter {
     pub(crate) client: usize,
     pub(crate) attempt: u64,
-    pub(crate) want: Want,
+    pub(crate) asked: Asked,
 }
 
 pub(crate) struct Process {
@@ -299,7 +300,7 @@ impl World {
             Effect::ReadRefused { read } => {
                 let leader = self.process(id).raft.leader();
                 if let Some((waiter, _)) = self.process(id).reads.remove(&read) {
-                    self.answer(waiter, Answer::NotLeader(leader));
+                    self.answer(id, waiter, Said::NotLeader(leader));
                 }
             }
             Effect::RoleChanged { role, term, leader } => self.on_role(id, role, term, leader),
@@ -351,8 +352,11 @@ impl World {
             if was_term == term && leader.is_none() {
                 self.coverage.met(Situation::QuorumLost);
             }
+            if has_two_writes_of_one_client(&lost) {
+                self.coverage.met(Situation::SeveralInFlight);
+            }
             for waiter in lost {
-                self.answer(waiter, Answer::Unknown);
+                self.answer(id, waiter, Said::LeadershipLost);
             }
         }
         if was == Role::Candidate && role == Role::PreCandidate {
@@ -421,4 +425,12 @@ impl World {
         }
         self.note(|| format!("{id} takes {membership} of entry {index} for the members"));
     }
+}
+
+fn has_two_writes_of_one_client(waiters: &[Waiter]) -> bool {
+    let mut clients = BTreeSet::new();
+    waiters
+        .iter()
+        .filter(|waiter| waiter.asked == Asked::Write)
+        .any(|write| !clients.insert(write.client))
 }

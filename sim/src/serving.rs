@@ -1,53 +1,82 @@
-//! A running node's clients: what they ask becomes proposals and reads.
+//! A running node's clients: what they ask becomes proposals and reads, and is answered in the bytes
+//! that `kvserver` answers (`kvserver/src/{service,request}.rs`).
 
 use bytes::Bytes;
-use kvserver::{Command, LogTime, Op, Writer, codec};
-use raft::core::{NodeId, ProposeError};
+use clerk::logic::{Reply, Request};
+use kvserver::{Command, LogTime, Op, Refusal, RequestId, SessionId, Writer, codec};
+use proto::kv::{GetArgs, GetReply, OpenSessionReply, PutAppendArgs, PutAppendReply};
+use proto::membership::DescribeReply;
+use proto::raft::{Member, Membership};
+use raft::core::{NodeId, ProposeError, Role};
+use rpc::{Code, RpcError};
 
 use crate::coverage::Situation;
-use crate::network::{Answer, Ask, Packet, Want, place};
-use crate::process::Waiter;
+use crate::network::{Answer, Ask, Packet, place};
+use crate::process::{Process, Waiter};
 use crate::world::World;
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    OpenSession,
+    Write,
+    Read { key: u8 },
+}
+
+/// What a node has to say to that.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    Opened(SessionId),
+    Written,
+    Value(Option<Bytes>),
+    Refused(Refusal),
+    /// Nothing was done.
+    NotLeader(Option<NodeId>),
+    /// Another leader may still commit it.
+    LeadershipLost,
+    Overloaded,
+    /// The process is gone, and the connection with it.
+    ConnectionLost,
+}
 
 impl World {
     /// A client's request arrives.
-    pub(crate) fn on_ask(&mut self, id: NodeId, client: usize, ask: Ask) {
-        let local = self.nodes[place(id)].clock.read(self.now);
-        let waiter = Waiter {
+    pub(crate) fn on_ask(&mut self, id: NodeId, client: usize, attempt: u64, ask: Ask) {
+        let waiter = |asked| Waiter {
             client,
-            attempt: ask.attempt,
-            want: ask.what,
+            attempt,
+            asked,
         };
+        match ask {
+            Ask::Call(Request::Get(args)) => self.on_read(id, client, attempt, &args),
+            Ask::Call(Request::PutAppend(args)) => {
+                let (writer, op) = write_of(args);
+                self.on_command(id, waiter(Asked::Write), writer, op);
+            }
+            Ask::Call(Request::OpenSession(_)) => {
+                let Command { writer, op, .. } = Command::open_session(LogTime::ZERO);
+                self.on_command(id, waiter(Asked::OpenSession), writer, op);
+            }
+            Ask::Describe => {
+                let answer = Answer::Described(Ok(self.description(id)));
+                self.send(Packet::Answer {
+                    client,
+                    attempt,
+                    answer,
+                });
+            }
+        }
+    }
+
+    fn on_command(&mut self, id: NodeId, waiter: Waiter, writer: Writer, op: Op) {
+        let local = self.nodes[place(id)].clock.read(self.now);
         let process = self.process(id);
         let (log_time, observed) = process.log_time_at;
-        let stamp = LogTime::from_millis(log_time.as_millis() + local.since(observed));
-        let command = match ask.what {
-            Want::Read { anywhere, .. } => return self.on_read(id, waiter, anywhere),
-            Want::OpenSession => Command::open_session(stamp),
-            Want::Write {
-                key,
-                token,
-                append,
-                session,
-                request,
-                replies_seen_upto,
-            } => {
-                let key = Bytes::copy_from_slice(&[key]);
-                let value = Bytes::copy_from_slice(&token.to_le_bytes());
-                Command {
-                    log_time: stamp,
-                    writer: Writer::Session {
-                        id: session,
-                        request,
-                        replies_seen_upto,
-                    },
-                    op: if append {
-                        Op::Append { key, value }
-                    } else {
-                        Op::Put { key, value }
-                    },
-                }
-            }
+        let log_time = LogTime::from_millis(log_time.as_millis() + local.since(observed));
+        let command = Command {
+            log_time,
+            writer,
+            op,
         };
         let command = codec::encode(&command).expect("small");
         match process.raft.propose(command) {
@@ -56,19 +85,24 @@ impl World {
                 if matches!(error, ProposeError::HandingOver { .. }) {
                     self.coverage.met(Situation::RefusedInTransfer);
                 }
-                self.answer(waiter, refusal(error));
+                self.answer(id, waiter, refusal(error));
             }
         }
         self.turn(id);
     }
 
-    pub(crate) fn on_read(&mut self, id: NodeId, waiter: Waiter, anywhere: bool) {
+    fn on_read(&mut self, id: NodeId, client: usize, attempt: u64, args: &GetArgs) {
+        let waiter = Waiter {
+            client,
+            attempt,
+            asked: Asked::Read { key: args.key[0] },
+        };
         let in_transfer = self.process(id).raft.handing_over_to().is_some();
         let committed = self.oracle.committed();
         let process = self.process(id);
         let read = process.next_read;
         process.next_read = read.next();
-        let taken = if anywhere {
+        let taken = if args.any_node {
             process.raft.read_anywhere(read)
         } else {
             process.raft.read(read)
@@ -80,7 +114,7 @@ impl World {
                     self.coverage.met(Situation::ReadInTransfer);
                 }
             }
-            Err(error) => self.answer(waiter, refusal(error)),
+            Err(error) => self.answer(id, waiter, refusal(error)),
         }
         if self.tuning.lease.is_some() && self.process(id).raft.is_serving() {
             let before = self.process(id).safe_reads.len();
@@ -97,19 +131,154 @@ impl World {
         }
     }
 
-    pub(crate) fn answer(&mut self, waiter: Waiter, answer: Answer) {
+    pub(crate) fn answer(&mut self, id: NodeId, waiter: Waiter, said: Said) {
+        let leader_address = match said {
+            Said::NotLeader(Some(leader)) => self.address_of(id, leader),
+            _ => String::new(),
+        };
+        let reply = reply(waiter.asked, said, leader_address);
         self.send(Packet::Answer {
             client: waiter.client,
             attempt: waiter.attempt,
+            answer: Answer::Call(reply),
+        });
+    }
+
+    /// A process is gone while its machine runs on: its clients' connections break.
+    pub(crate) fn lose_connections(&mut self, id: NodeId, process: &Process) {
+        let proposals = process.proposals.iter().map(|(_, waiter)| *waiter);
+        let reads = process.reads.values().map(|(waiter, _)| *waiter);
+        let safe_reads = process.safe_reads.iter().map(|(_, waiter)| *waiter);
+        for waiter in proposals.chain(reads).chain(safe_reads) {
+            self.answer(id, waiter, Said::ConnectionLost);
+        }
+    }
+
+    /// Nobody listens there: either the connection cannot be made, or it breaks.
+    pub(crate) fn refuse_connection(&mut self, client: usize, attempt: u64, ask: &Ask) {
+        let was_connected = self.rng.bool();
+        let error = RpcError::new(Code::Unavailable, "nobody listens there");
+        let error = error.with_may_have_executed(was_connected);
+        let answer = match ask {
+            Ask::Call(_) => Answer::Call(Reply::Failed(error)),
+            Ask::Describe => Answer::Described(Err(error)),
+        };
+        self.send(Packet::Answer {
+            client,
+            attempt,
             answer,
         });
     }
+
+    /// Where a node's members say that another one is.
+    fn address_of(&mut self, id: NodeId, other: NodeId) -> String {
+        let members = self.process(id).raft.membership();
+        members.addresses().get(&other).cloned().unwrap_or_default()
+    }
+
+    /// As `raft/src/cluster_service.rs` has it, as far as a clerk looks at it.
+    fn description(&mut self, id: NodeId) -> DescribeReply {
+        let raft = &self.process(id).raft;
+        let role = match raft.role() {
+            Role::Follower => "follower",
+            Role::PreCandidate | Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        };
+        let members = raft.membership();
+        let each = members.addresses().iter().map(|(node, address)| Member {
+            node: node.get(),
+            address: address.clone(),
+            voter: members.voters().contains(node),
+            outgoing: members.outgoing().contains(node),
+        });
+        DescribeReply {
+            role: role.to_owned(),
+            term: raft.term().get(),
+            membership: Some(Membership {
+                members: each.collect(),
+            }),
+            membership_index: raft.membership_index().get(),
+            ..DescribeReply::default()
+        }
+    }
 }
 
-fn refusal(error: ProposeError) -> Answer {
+fn write_of(args: PutAppendArgs) -> (Writer, Op) {
+    let writer = Writer::Session {
+        id: SessionId::new(args.session_id),
+        request: RequestId::new(args.session_request_id),
+        replies_seen_upto: RequestId::new(args.replies_seen_up_to),
+    };
+    let (key, value) = (args.key, args.value);
+    let op = match &args.op[..] {
+        b"Append" => Op::Append { key, value },
+        _ => Op::Put { key, value },
+    };
+    (writer, op)
+}
+
+fn refusal(error: ProposeError) -> Said {
     match error {
-        ProposeError::NotLeader { leader } => Answer::NotLeader(leader),
-        ProposeError::HandingOver { to } => Answer::NotLeader(Some(to)),
-        ProposeError::Overloaded => Answer::Busy,
+        ProposeError::NotLeader { leader } => Said::NotLeader(leader),
+        ProposeError::HandingOver { to } => Said::NotLeader(Some(to)),
+        ProposeError::Overloaded => Said::Overloaded,
+    }
+}
+
+fn reply(asked: Asked, said: Said, leader_address: String) -> Reply {
+    const OK: Bytes = Bytes::from_static(b"OK");
+    let written = |err| {
+        Reply::PutAppend(PutAppendReply {
+            err: Bytes::from_static(err),
+            leader_address: String::new(),
+        })
+    };
+    let failed = |code, may_have_executed| {
+        let error = RpcError::new(code, "as a node says it");
+        Reply::Failed(error.with_may_have_executed(may_have_executed))
+    };
+    match said {
+        Said::Written => written(b"OK"),
+        Said::Opened(session) => Reply::OpenSession(OpenSessionReply {
+            err: OK,
+            session_id: session.get(),
+            leader_address,
+        }),
+        Said::Value(value) => Reply::Get(GetReply {
+            err: value
+                .as_ref()
+                .map_or(Bytes::from_static(b"ErrNoKey"), |_| OK),
+            value: value.unwrap_or_default(),
+            leader_address,
+        }),
+        Said::Refused(Refusal::SessionExpired) => written(b"ErrSessionExpired"),
+        Said::Refused(Refusal::StaleDuplicate) => failed(Code::AlreadyExists, true),
+        Said::Refused(Refusal::TooFarAhead) | Said::Overloaded => {
+            failed(Code::ResourceExhausted, false)
+        }
+        Said::Refused(Refusal::ClientIdTooLong) => failed(Code::InvalidArgument, false),
+        Said::LeadershipLost if asked == Asked::Write => failed(Code::Unavailable, true),
+        Said::ConnectionLost => failed(Code::Unavailable, true),
+        Said::NotLeader(_) | Said::LeadershipLost => wrong_leader(asked, leader_address),
+    }
+}
+
+fn wrong_leader(asked: Asked, leader_address: String) -> Reply {
+    let err = Bytes::from_static(b"ErrWrongLeader");
+    match asked {
+        Asked::Write => Reply::PutAppend(PutAppendReply {
+            err,
+            leader_address,
+        }),
+        Asked::OpenSession => Reply::OpenSession(OpenSessionReply {
+            err,
+            leader_address,
+            session_id: 0,
+        }),
+        Asked::Read { .. } => Reply::Get(GetReply {
+            err,
+            leader_address,
+            value: Bytes::new(),
+        }),
     }
 }

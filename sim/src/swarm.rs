@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use clerk::ClerkOptions;
 use kvserver::StateMachineOptions;
 use raft::core::{ChangeError, Lease, Membership, MembershipChange, NodeId, Role};
 
 use crate::clock::Micros;
 use crate::coverage::Situation;
-use crate::network::{Links, MAX_NODES, place};
+use crate::network::{Links, MAX_NODES, address, place};
 use crate::node::Node;
 use crate::world::{ELECTION_TIMEOUT_US, Event, World};
 
@@ -112,6 +113,9 @@ pub(crate) struct Tuning {
     pub(crate) reads_percent: u8,
     max_sessions: u32,
     session_ttl_ms: u64,
+    clerk_window: usize,
+    attempt_timeout_ms: u64,
+    refresh_members_ms: Option<u64>,
 }
 
 /// How many of the clients' calls are reads, in most runs.
@@ -152,6 +156,18 @@ impl Tuning {
             reads_percent: if rng.u8(..3) == 0 { 97 } else { READS_PERCENT },
             max_sessions: if rng.u8(..4) == 0 { 6 } else { 1_000 },
             session_ttl_ms: if rng.u8(..4) == 0 { 2_000 } else { 3_600_000 },
+            clerk_window: if rng.bool() { rng.usize(1..=3) } else { 512 },
+            attempt_timeout_ms: if rng.bool() { 300 } else { rng.u64(50..1_000) },
+            refresh_members_ms: (rng.u8(..4) > 0).then(|| rng.u64(200..5_000)),
+        }
+    }
+
+    pub(crate) fn clerk(&self) -> ClerkOptions {
+        ClerkOptions {
+            window: self.clerk_window,
+            attempt_timeout: Duration::from_millis(self.attempt_timeout_ms),
+            refresh_members: self.refresh_members_ms.map(Duration::from_millis),
+            ..ClerkOptions::default()
         }
     }
 
@@ -403,7 +419,7 @@ impl World {
         self.nodes
             .push(Node::new(node, Membership::default(), clock));
         self.start(node);
-        let address = format!("host{node}:1");
+        let address = address(node).to_string();
         MembershipChange::AddLearner { node, address }
     }
 

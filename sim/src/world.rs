@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use raft::core::{CallId, LogId, LogIndex, Membership, Message, NodeId, WriteId};
 use raft::storage::sim_disk::Crash;
@@ -13,7 +14,7 @@ use crate::client::Client;
 use crate::clock::{Clock, Micros};
 use crate::coverage::{Coverage, Situation};
 use crate::history::History;
-use crate::network::{Calls, Links, Packet, place};
+use crate::network::{Calls, Links, Packet, address, place};
 use crate::node::Node;
 use crate::options::RunOptions;
 use crate::oracle::{Oracle, Violation};
@@ -65,9 +66,18 @@ pub(crate) enum Event {
     Restart {
         node: NodeId,
     },
-    ClientWakes {
+    /// One of a client's callers makes a call.
+    CallBegins {
         client: usize,
-        attempt: u64,
+        caller: usize,
+    },
+    /// A client need wait no longer for that.
+    WaitEnds {
+        number: usize,
+        waiting: u64,
+    },
+    ClientWatches {
+        client: usize,
     },
     /// The swarm's next mischief.
     Mischief,
@@ -86,6 +96,8 @@ pub(crate) enum Event {
 /// A cluster, its clients, and everything that may go wrong.
 pub struct World {
     pub(crate) now: Micros,
+    /// What the clerks take for the beginning of time; nothing depends on it.
+    pub(crate) base: Instant,
     pub(crate) rng: fastrand::Rng,
     heap: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     waiting: Slab<Event>,
@@ -174,10 +186,11 @@ impl World {
         };
         let swarm = Swarm::draw(&mut rng);
         let tuning = Tuning::draw(&mut rng, &swarm);
-        let address = |id: u64| (NodeId::new(id), format!("host{id}:1"));
-        let initial = Membership::of_voters((0..voters).map(address)).expect("few");
+        let member = |id: u64| (NodeId::new(id), address(NodeId::new(id)).to_string());
+        let initial = Membership::of_voters((0..voters).map(member)).expect("few");
         let mut world = Self {
             now: 0,
+            base: Instant::now(),
             heap: BinaryHeap::new(),
             waiting: Slab::new(),
             order: 0,
@@ -208,8 +221,11 @@ impl World {
             let clock = world.draw_clock();
             world.nodes.push(Node::new(id, initial.clone(), clock));
         }
-        let clients = world.rng.usize(2..=6);
-        world.clients = (0..clients).map(|_| Client::default()).collect();
+        for _ in 0..world.rng.usize(1..=3) {
+            let callers = world.rng.usize(1..=4);
+            let nodes = world.draw_nodes();
+            world.add_client(&nodes, callers);
+        }
         world
     }
 
@@ -235,8 +251,7 @@ impl World {
             self.start(id);
         }
         for client in 0..self.clients.len() {
-            let after = self.rng.u64(1_000..200_000);
-            self.after(after, Event::ClientWakes { client, attempt: 0 });
+            self.start_client(client);
         }
         self.after(400_000, Event::Mischief);
     }
@@ -248,6 +263,26 @@ impl World {
         for node in &mut self.nodes {
             node.clock.set_rate(0, 100);
         }
+        self.clients.clear();
+        for _ in 0..2 {
+            self.add_calm_client();
+        }
+    }
+
+    /// A client that was told of every node.
+    fn add_calm_client(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        self.add_client(&nodes, 2);
+    }
+
+    /// What a client is told of at first: all nodes, or some of them.
+    fn draw_nodes(&mut self) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        if self.rng.u8(..3) == 0 {
+            self.rng.shuffle(&mut nodes);
+            nodes.truncate(self.rng.usize(1..=nodes.len()));
+        }
+        nodes
     }
 
     /// One event.
@@ -296,7 +331,9 @@ impl World {
             | Event::DiskDone { node, .. } => Some(node),
             Event::Restart { .. }
             | Event::Crash { .. }
-            | Event::ClientWakes { .. }
+            | Event::CallBegins { .. }
+            | Event::WaitEnds { .. }
+            | Event::ClientWatches { .. }
             | Event::Mischief
             | Event::Trouble
             | Event::Relief { .. } => None,
@@ -349,7 +386,9 @@ impl World {
                 }
                 self.start(node);
             }
-            Event::ClientWakes { client, attempt } => return self.client_wakes(client, attempt),
+            Event::CallBegins { client, caller } => self.call_begins(client, caller),
+            Event::WaitEnds { number, waiting } => return self.wait_ends(number, waiting),
+            Event::ClientWatches { client } => self.client_watches(client),
             Event::Mischief => self.mischief(),
             Event::Trouble => self.make_trouble(),
             Event::Relief { relief } => self.relieve(relief),
@@ -420,10 +459,17 @@ impl World {
                 }
                 self.turn(to);
             }
-            Packet::Ask { client, to, ask } => {
+            Packet::Ask {
+                client,
+                attempt,
+                to,
+                ask,
+            } => {
                 if self.runs(to) {
                     self.tick(to);
-                    self.on_ask(to, client, ask);
+                    self.on_ask(to, client, attempt, ask);
+                } else if self.nodes[place(to)].machine_runs {
+                    self.refuse_connection(client, attempt, &ask);
                 }
             }
             Packet::Answer {
@@ -453,9 +499,8 @@ impl World {
             }
             return;
         }
-        if self.happens(self.links.repetition)
-            && matches!(packet, Packet::Request { .. } | Packet::Ask { .. })
-        {
+        // A client's channel sends a request once; the clerk repeats it.
+        if self.happens(self.links.repetition) && matches!(packet, Packet::Request { .. }) {
             let again = packet.clone();
             self.travel(again);
         }
@@ -535,7 +580,6 @@ impl World {
             self.coverage.met(Situation::JointCrash);
         }
         let term = raft.term();
-        drop(process);
         self.nodes[place(id)].term_at_crash = term;
         let seed = self.rng.u64(..);
         let crash = match self.rng.u8(..8) {
@@ -544,7 +588,17 @@ impl World {
             2 => Crash::Lost,
             _ => Crash::Random { seed },
         };
-        self.nodes[place(id)].disk.crash(crash);
+        self.nodes[place(id)].machine_runs = crash == Crash::Kill;
+        if crash == Crash::Kill {
+            self.lose_connections(id, &process);
+        }
+        drop(process);
+        let disk = &self.nodes[place(id)].disk;
+        let hollow_before = disk.hollow_writes();
+        disk.crash(crash);
+        if disk.hollow_writes() > hollow_before {
+            self.coverage.met(Situation::HollowTail);
+        }
         self.nodes[place(id)].paused_until = 0;
         self.note(|| format!("{id} crashes, {crash:?}"));
         for call in self.calls.close_of(id, life) {
@@ -614,6 +668,8 @@ impl World {
         self.note(|| "-- faults stop --".to_owned());
         self.calm = true;
         self.end_mischief();
+        self.add_calm_client();
+        self.start_client(self.clients.len() - 1);
         let serves_until = self.now + SERVES_WITHIN * ELECTION_TIMEOUT_US + self.outage_left();
         let calm_since = self.next_token;
         while !self.was_written_since(calm_since) {
@@ -710,12 +766,8 @@ impl World {
                 continue;
             };
             if call.returned.is_none() {
-                let took = self
-                    .oracle
-                    .effects
-                    .iter()
-                    .any(|effect| effect.token == token);
-                self.coverage.met(if took {
+                let took_effect = self.oracle.took_effect(token);
+                self.coverage.met(if took_effect {
                     Situation::UnknownTookEffect
                 } else {
                     Situation::UnknownTookNone

@@ -549,3 +549,56 @@ fn place_of(args: &PutAppendArgs) -> Place {
         request: args.session_request_id,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::kv::{OpenSessionReply, PutAppendReply};
+
+    use super::*;
+
+    /// Each lets in the next one, which is overdue as well and ends at once: one within the other,
+    /// they were more than a stack holds.
+    #[test]
+    fn writes_that_end_each_other_need_no_deeper_stack() {
+        const WRITES: usize = 100_000;
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let options = ClerkOptions {
+            window: 1,
+            ..ClerkOptions::default()
+        };
+        let mut logic = Logic::new(&[addr], &options, fastrand::Rng::with_seed(7));
+        let (start, timeout) = (Instant::now(), Duration::from_secs(1));
+        let mut actions = Vec::new();
+        for write in 0..WRITES {
+            let (key, value) = (Bytes::from_static(b"k"), Bytes::new());
+            actions.extend(logic.begin(Want::Put { key, value }, timeout, write, start));
+        }
+        let ok = Bytes::from_static(b"OK");
+        let session = Reply::OpenSession(OpenSessionReply {
+            err: ok.clone(),
+            session_id: 1,
+            ..OpenSessionReply::default()
+        });
+        let actions = logic.answered(only_asked(actions), addr, session, start);
+        let written = Reply::PutAppend(PutAppendReply {
+            err: ok,
+            ..PutAppendReply::default()
+        });
+        let actions = logic.answered(only_asked(actions), addr, written, start + timeout);
+        let ends = actions.iter().filter(|action| match action {
+            Action::End { owner, result } => result.is_ok() == (*owner == 0),
+            _ => false,
+        });
+        assert_eq!(ends.count(), WRITES, "the first is done, no other was sent");
+    }
+
+    fn only_asked<T>(actions: Vec<Action<T>>) -> Box<Call<T>> {
+        let mut asked = actions.into_iter().filter_map(|action| match action {
+            Action::Ask { call, .. } => Some(call),
+            _ => None,
+        });
+        let only = asked.next().expect("somebody is asked");
+        assert!(asked.next().is_none(), "the others wait");
+        only
+    }
+}

@@ -1,12 +1,12 @@
 //! Whole clusters in one thread, from a seed.
 //!
-//! The core of `raft`, its storage, and the state machine with its sessions are the real ones, byte for
-//! byte. Network, disks, clocks, processes and clients are simulated, under one seeded generator and
-//! virtual time; so a seed is a run, and the same seed is the same run.
+//! The core of `raft`, its storage, the state machine with its sessions, and all that a clerk decides
+//! (`clerk::logic`) are the real ones, byte for byte. Network, disks, clocks and processes are simulated,
+//! under one seeded generator and virtual time; so a seed is a run, and the same seed is the same run.
 //!
 //! ```text
-//!            ┌──────────── World: a heap of events, one generator ─────────────┐
-//!   clients ─┤ Network: delay, loss, repetition, cuts          Faults: a swarm │
+//!   clients  ┌──────────── World: a heap of events, one generator ─────────────┐
+//!   (Logic) ─┤ Network: delay, loss, repetition, cuts          Faults: a swarm │
 //!            │ Node: disk, clock, and, while it runs, a Process:               │
 //!            │       raft::core::Raft · Persister · StateMachine               │
 //!            └──── every step is held against the Oracle and told to Coverage ─┘
@@ -19,6 +19,7 @@ mod applying;
 mod client;
 mod clock;
 mod coverage;
+mod delivery;
 mod durable;
 mod history;
 mod network;
@@ -26,6 +27,7 @@ mod node;
 mod options;
 mod oracle;
 mod process;
+mod recovery;
 mod serving;
 mod snapshots;
 mod swarm;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use raft::core::{CallId, LogId, LogIndex, Membership, Message, NodeId, WriteId};
+use raft::core::{LogId, Membership, NodeId, WriteId};
 use raft::storage::sim_disk::Crash;
 use slab::Slab;
 
@@ -22,9 +22,6 @@ use crate::swarm::{FAULTS, Relief, Swarm, Tuning};
 
 /// The longest election timeout, by default.
 pub(crate) const ELECTION_TIMEOUT_US: Micros = 500_000;
-/// Within so many of them a healed cluster must serve, and within so many converge.
-const SERVES_WITHIN: u64 = 10;
-const CONVERGES_WITHIN: u64 = 50;
 /// How long a call to a node that never answers is under way.
 pub(crate) const CALL_TIMEOUT_US: Micros = 600_000;
 /// A process that goes on after a pause reads what has come in the meantime within so long.
@@ -102,7 +99,7 @@ pub struct World {
     heap: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     waiting: Slab<Event>,
     order: u64,
-    packets: Slab<Packet>,
+    pub(crate) packets: Slab<Packet>,
     pub(crate) links: Links,
     pub(crate) calls: Calls,
     pub(crate) nodes: Vec<Node>,
@@ -270,7 +267,7 @@ impl World {
     }
 
     /// A client that was told of every node.
-    fn add_calm_client(&mut self) {
+    pub(crate) fn add_calm_client(&mut self) {
         let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         self.add_client(&nodes, 2);
     }
@@ -402,158 +399,9 @@ impl World {
         true
     }
 
-    fn lives(&self, id: NodeId, life: u64) -> bool {
+    pub(crate) fn lives(&self, id: NodeId, life: u64) -> bool {
         let node = &self.nodes[place(id)];
         node.life == life && node.process.is_some()
-    }
-
-    fn deliver(&mut self, packet: Packet) -> bool {
-        match packet {
-            Packet::Request {
-                from,
-                to,
-                call,
-                message,
-            } => {
-                if !self.runs(to) {
-                    self.lose_call(call, 2_000);
-                    return true;
-                }
-                let life = self.nodes[place(to)].life;
-                // Its caller may have given up on it, or have had an answer to its twin: it arrives.
-                if let Some(open) = self.calls.get_mut(call) {
-                    open.to_life = Some(life);
-                }
-                if message.term() < self.process(to).raft.term() {
-                    self.coverage.met(Situation::OldTermHeard);
-                }
-                self.tick(to);
-                self.process(to).raft.step(from, call, message);
-                self.turn(to);
-            }
-            Packet::Reply {
-                from,
-                call,
-                message,
-            } => {
-                let Some(open) = self.calls.close(call) else {
-                    return false;
-                };
-                let to = open.from;
-                if !self.lives(to, open.from_life) {
-                    return false;
-                }
-                if let Message::AppendEntriesReply {
-                    outcome: raft::core::AppendOutcome::Rejected { .. },
-                    ..
-                } = message
-                {
-                    self.coverage.met(Situation::Rejected);
-                }
-                self.tick(to);
-                self.process(to)
-                    .raft
-                    .step(from, CallId::ZERO, message.clone());
-                if open.snapshot.is_some() {
-                    self.on_chunk_answered(to, from, &message);
-                }
-                self.turn(to);
-            }
-            Packet::Ask {
-                client,
-                attempt,
-                to,
-                ask,
-            } => {
-                if self.runs(to) {
-                    self.tick(to);
-                    self.on_ask(to, client, attempt, ask);
-                } else if self.nodes[place(to)].machine_runs {
-                    self.refuse_connection(client, attempt, &ask);
-                }
-            }
-            Packet::Answer {
-                client,
-                attempt,
-                answer,
-            } => return self.client_hears(client, attempt, answer),
-        }
-        true
-    }
-
-    /// Sends, or loses, as the links are.
-    pub(crate) fn send(&mut self, packet: Packet) {
-        let (call, is_cut) = match &packet {
-            Packet::Request { from, to, call, .. } => (Some(*call), self.links.is_cut(*from, *to)),
-            Packet::Reply { from, call, .. } => {
-                let to = self.calls.get_mut(*call).map(|open| open.from);
-                let is_cut = to.is_some_and(|to| self.links.is_cut(*from, to));
-                (Some(*call), is_cut)
-            }
-            // Clients reach whoever they can reach; their losses are those of a bad network.
-            Packet::Ask { .. } | Packet::Answer { .. } => (None, false),
-        };
-        if is_cut || self.happens(self.links.loss) {
-            if let Some(call) = call {
-                self.lose_call(call, CALL_TIMEOUT_US);
-            }
-            return;
-        }
-        // A client's channel sends a request once; the clerk repeats it.
-        if self.happens(self.links.repetition) && matches!(packet, Packet::Request { .. }) {
-            let again = packet.clone();
-            self.travel(again);
-        }
-        self.travel(packet);
-    }
-
-    fn travel(&mut self, packet: Packet) {
-        let (least, most) = self.links.delay_us;
-        let mut takes = self.rng.u64(least..=most);
-        if self.happens(self.links.stragglers) {
-            takes = match self.rng.u8(..4) {
-                0 => self.rng.u64(..CALL_TIMEOUT_US),
-                _ => takes * self.rng.u64(2..60),
-            };
-        }
-        let (link, call) = match &packet {
-            Packet::Request { from, to, call, .. } => (Some((*from, *to)), Some(*call)),
-            Packet::Reply { from, call, .. } => {
-                let to = self.calls.get(*call).map(|open| open.from);
-                (to.map(|to| (*from, to)), None)
-            }
-            Packet::Ask { .. } | Packet::Answer { .. } => (None, None),
-        };
-        if let Some((from, to)) = link {
-            let stalled_us = self.links.stalled_until(from, to).saturating_sub(self.now);
-            takes += stalled_us;
-            if let Some(call) = call
-                && stalled_us > CALL_TIMEOUT_US
-            {
-                self.lose_call(call, CALL_TIMEOUT_US);
-            }
-        }
-        let packet = self.packets.insert(packet);
-        self.after(takes, Event::Deliver { packet });
-    }
-
-    /// A call will get no reply; its caller hears of that after `us`.
-    pub(crate) fn lose_call(&mut self, call: CallId, us: Micros) {
-        if let Some(open) = self.calls.close(call) {
-            self.after(
-                us,
-                Event::Lost {
-                    node: open.from,
-                    life: open.from_life,
-                    to: open.to,
-                    snapshot: open.snapshot,
-                },
-            );
-        }
-    }
-
-    fn happens(&mut self, thousandths: u64) -> bool {
-        thousandths > 0 && self.rng.u64(..1000) < thousandths
     }
 
     /// Ends a node's process; its disk loses what was not synced, or some of it.
@@ -661,119 +509,6 @@ impl World {
     fn hash(&mut self, value: u64) {
         self.trace_hash =
             (self.trace_hash.rotate_left(17) ^ value).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    }
-
-    /// Faults stop. The cluster must serve, and then be of one mind.
-    fn recover(&mut self) {
-        self.note(|| "-- faults stop --".to_owned());
-        self.calm = true;
-        self.end_mischief();
-        self.add_calm_client();
-        self.start_client(self.clients.len() - 1);
-        let serves_until = self.now + SERVES_WITHIN * ELECTION_TIMEOUT_US + self.outage_left();
-        let calm_since = self.next_token;
-        while !self.was_written_since(calm_since) {
-            if self.now > serves_until {
-                return self.oracle.fail(
-                    "a healed cluster serves within ten election timeouts",
-                    self.describe_nodes(),
-                );
-            }
-            self.step();
-            if self.oracle.violation.is_some() {
-                return;
-            }
-        }
-        for client in &mut self.clients {
-            client.rests = true;
-        }
-        let converges_until = self.now + CONVERGES_WITHIN * ELECTION_TIMEOUT_US;
-        while !self.is_of_one_mind() {
-            if self.now > converges_until {
-                return self.oracle.fail(
-                    "a healed cluster converges within fifty election timeouts",
-                    self.describe_nodes(),
-                );
-            }
-            self.step();
-            if self.oracle.violation.is_some() {
-                return;
-            }
-        }
-    }
-
-    /// Until everybody whom a pause or a hanging disk holds up is back.
-    fn outage_left(&self) -> Micros {
-        let until = self
-            .nodes
-            .iter()
-            .map(|node| node.paused_until.max(node.hangs_until));
-        until.max().unwrap_or(0).saturating_sub(self.now)
-    }
-
-    pub(crate) fn was_written_since(&self, token: u64) -> bool {
-        self.clients
-            .iter()
-            .any(|client| client.last_written >= token)
-    }
-
-    /// A leader serves, every member has applied all of its log, and no change is under way.
-    fn is_of_one_mind(&self) -> bool {
-        let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        let Some(leader) = running.clone().find(|process| process.is_serving()) else {
-            return false;
-        };
-        let (members, last) = (leader.raft.membership(), leader.raft.last_log().index);
-        !members.is_joint()
-            && self.clients.iter().all(Client::is_idle)
-            && members.addresses().keys().all(|member| {
-                let process = self.nodes[place(*member)].process.as_ref();
-                process.is_some_and(|process| {
-                    LogIndex::new(process.state.last_applied().index) == last
-                })
-            })
-    }
-
-    fn describe_nodes(&self) -> String {
-        let each = self.nodes.iter().map(|node| match &node.process {
-            None => format!("{} down", node.id),
-            Some(process) => {
-                let raft = &process.raft;
-                format!(
-                    "{} {:?}@{} commit {} applied {} last {} members {}",
-                    node.id,
-                    raft.role(),
-                    raft.term(),
-                    raft.commit_index(),
-                    process.state.last_applied().index,
-                    raft.last_log(),
-                    raft.membership(),
-                )
-            }
-        });
-        each.collect::<Vec<_>>().join("; ")
-    }
-
-    /// What the clients saw must follow from the log.
-    fn judge(&mut self) {
-        if let Err(violation) = self.history.check(&self.oracle.effects) {
-            return self.oracle.fail("linearizability", violation.0);
-        }
-        for call in &self.history.calls {
-            let (crate::history::What::Put(token) | crate::history::What::Append(token)) =
-                call.what
-            else {
-                continue;
-            };
-            if call.returned.is_none() {
-                let took_effect = self.oracle.took_effect(token);
-                self.coverage.met(if took_effect {
-                    Situation::UnknownTookEffect
-                } else {
-                    Situation::UnknownTookNone
-                });
-            }
-        }
     }
 
     fn outcome(mut self, seed: u64) -> Outcome {

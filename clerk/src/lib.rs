@@ -5,11 +5,11 @@
 //! effect once.
 //!
 //! ```text
-//!  threads --- Clerk (clerk.rs) --- Call (call.rs) ----- RpcChannel --- nodes
-//!                                    |      |
-//!        whom to ask, how long,     logic  timer   pauses between attempts
-//!        who leads and takes part,
-//!        under which name a write is known
+//!  threads --- Clerk (clerk.rs) ---> logic ---- actions ---> call.rs ---> RpcChannel --- nodes
+//!                                      ^                     |   '-----> timer (pauses)
+//!     whom to ask, how long,           '--- replies, time ---'
+//!     who leads and takes part,
+//!     under which name a write is known
 //! ```
 //!
 //! ```no_run
@@ -30,8 +30,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound;
-//! [`logic`], all that is decided, as functions of inputs and time. Comments that say *failure N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
+//! Read next: [`ClerkError`], the three outcomes of a write; [`ClerkOptions`], every bound; [`logic`],
+//! all that is decided, as a function of inputs and time. Comments that say *failure N*, or *the
+//! original's defect N*, mean the lists in `docs/failures.md`.
 
 mod call;
 mod clerk;

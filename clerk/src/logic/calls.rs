@@ -249,8 +249,12 @@ impl<T> Logic<T> {
                 }
                 self.take(call, step, now);
             }
-            Answer::Refused(text) => {
-                let error = call.pursuit.refused(addr, text, &self.nodes);
+            Answer::Refused {
+                text,
+                may_have_executed,
+            } => {
+                let unknown = may_have_executed && matches!(call.task, Task::Write { .. });
+                let error = call.pursuit.refused(addr, text, unknown, &self.nodes);
                 self.fail(*call, error, now);
             }
             Answer::SessionExpired => self.session_expired(call, addr, now),
@@ -455,7 +459,7 @@ impl<T> Logic<T> {
             self.fail(*call, unknown, now);
         } else if expired >= SESSIONS_PER_WRITE_MAX {
             let text = format!("{expired} sessions expired one after the other");
-            let error = call.pursuit.refused(addr, text, &self.nodes);
+            let error = call.pursuit.refused(addr, text, false, &self.nodes);
             self.fail(*call, error, now);
         } else {
             self.enter_session(call, now);

@@ -207,9 +207,15 @@ impl Pursuit {
     }
 
     /// How the call ends when the node at `addr` refuses it for good.
-    pub(super) fn refused(&self, addr: SocketAddr, text: String, nodes: &Nodes) -> ClerkError {
+    pub(super) fn refused(
+        &self,
+        addr: SocketAddr,
+        text: String,
+        may_have_executed: bool,
+        nodes: &Nodes,
+    ) -> ClerkError {
         let by = nodes.name(addr);
-        if self.unknown {
+        if self.unknown || may_have_executed {
             let last = LastFailure { by: Some(by), text };
             ClerkError::OutcomeUnknown {
                 within: self.timeout,
@@ -489,13 +495,16 @@ mod tests {
         world.failed(1, refused());
         world.failed(2, follower(""));
         assert!(!world.call.error(&world.nodes).may_have_taken_effect());
+        let refusal = |world: &World, may_have_executed| {
+            let (text, nodes) = ("too large".to_owned(), &world.nodes);
+            world.call.refused(addr(2), text, may_have_executed, nodes)
+        };
+        assert!(!refusal(&world, false).may_have_taken_effect());
+        assert!(refusal(&world, true).may_have_taken_effect());
         world.failed(3, silent());
         world.failed(1, refused());
         assert!(world.call.error(&world.nodes).may_have_taken_effect());
-        let refusal = world
-            .call
-            .refused(addr(2), "too large".to_owned(), &world.nodes);
-        assert!(refusal.may_have_taken_effect());
+        assert!(refusal(&world, false).may_have_taken_effect());
     }
 
     /// Only a write that was certainly not done may begin anew in another session.

@@ -35,8 +35,12 @@ pub(super) enum Answer {
     },
     /// The cluster does not know the write's session; this attempt changed nothing.
     SessionExpired,
-    /// No node will ever take this request; this attempt changed nothing.
-    Refused(String),
+    /// No node will ever take this request.
+    Refused {
+        text: String,
+        /// Whether it may be in a log all the same.
+        may_have_executed: bool,
+    },
 }
 
 /// What was asked for.
@@ -141,7 +145,12 @@ fn failed(error: &RpcError) -> Answer {
         | Code::AlreadyExists
         | Code::PermissionDenied
         | Code::Unimplemented
-        | Code::Unauthenticated => return Answer::Refused(text),
+        | Code::Unauthenticated => {
+            return Answer::Refused {
+                text,
+                may_have_executed: error.may_have_executed(),
+            };
+        }
     };
     Answer::Failed {
         failure,

@@ -4,7 +4,7 @@
 //! - *One vote a term*: whatever crashes came between.
 //! - *Log matching*: an entry's name determines it and the one before it, on every disk.
 //! - A leader has the votes of a majority; what it commits is of its own term, and on a majority of disks.
-//! - *Leader completeness*: a leader has what was committed before.
+//! - *Leader completeness*: a leader has what was committed in lower terms.
 //! - *State machine safety*: nobody commits or applies something else at an index; equal digests.
 //! - Term, commit index and applied index never fall; a term and a vote that were told are not
 //!   forgotten, and nothing that was durable is lost.
@@ -46,6 +46,8 @@ struct Written {
 #[derive(Clone, Copy)]
 struct Committed {
     term: Term,
+    /// Of whoever committed it first: its own, or, of an entry that came along, a later one.
+    in_term: Term,
     /// Of the state after it; zero: not applied anywhere yet.
     digest: u32,
 }
@@ -142,8 +144,10 @@ impl Oracle {
                 format!("{id} leads term {term} of {}", raft.membership()),
             );
         }
-        // By log matching, to have the last one is to have them all.
-        let last = LogIndex::new(self.committed.len() as u64);
+        // What was committed in lower terms: an election may be won late, by votes that were on their way
+        // while a higher term went on. By log matching, to have the last one is to have them all.
+        let before = self.committed.partition_point(|entry| entry.in_term < term);
+        let last = LogIndex::new(before as u64);
         if last > raft.snapshot().index {
             let expected = self.committed[at(last)].term;
             if raft.term_at(last) != Some(expected) {
@@ -281,7 +285,11 @@ impl Oracle {
                     }
                     Some(_) => {}
                     None if position == self.committed.len() => {
-                        self.committed.push(Committed { term, digest: 0 });
+                        self.committed.push(Committed {
+                            term,
+                            in_term: raft.term(),
+                            digest: 0,
+                        });
                     }
                     None => {
                         let id = raft.id();

@@ -191,6 +191,11 @@ pub(crate) fn append_entries_reply_to_wire(
             reply.success = true;
             reply.match_index = match_index.get();
         }
+        AppendOutcome::Full { match_index } => {
+            reply.success = true;
+            reply.match_index = match_index.get();
+            reply.full = true;
+        }
         AppendOutcome::Rejected { rejected, hint } => {
             reply.rejected_index = rejected.get();
             reply.hint_index = hint.index.get();
@@ -201,10 +206,11 @@ pub(crate) fn append_entries_reply_to_wire(
 }
 
 pub(crate) fn append_entries_reply(reply: &wire::AppendEntriesReply) -> Message {
-    let outcome = if reply.success {
-        AppendOutcome::Accepted {
-            match_index: LogIndex::new(reply.match_index),
-        }
+    let match_index = LogIndex::new(reply.match_index);
+    let outcome = if reply.success && reply.full {
+        AppendOutcome::Full { match_index }
+    } else if reply.success {
+        AppendOutcome::Accepted { match_index }
     } else {
         AppendOutcome::Rejected {
             rejected: LogIndex::new(reply.rejected_index),
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn both_outcomes_of_append_entries_survive_the_wire() {
+    fn every_outcome_of_append_entries_survives_the_wire() {
         for outcome in [
             AppendOutcome::Accepted {
                 match_index: LogIndex::new(5),
@@ -297,6 +303,9 @@ mod tests {
             AppendOutcome::Rejected {
                 rejected: LogIndex::new(9),
                 hint: log_id(2, 4),
+            },
+            AppendOutcome::Full {
+                match_index: LogIndex::new(5),
             },
         ] {
             let reply = append_entries_reply_to_wire(Term::new(3), outcome, 8);

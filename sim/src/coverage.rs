@@ -48,6 +48,7 @@ situations! {
     DiskHung = "a disk hangs until its leader resigns",
     SyncFailed = "a sync fails, and the process ends",
     DiskFull = "a disk is full",
+    FollowerFull = "a follower's log is at its bound, and it takes no entries",
     ClockLeapt = "a clock leaps forward",
     LeaderPaused = "a leader is paused for longer than an election timeout",
     OneWayCut = "a leader is elected while links are cut one way",

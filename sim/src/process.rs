@@ -112,6 +112,7 @@ impl World {
         let config = Config {
             max_message_bytes: tuning.message_bytes,
             max_inflight_messages: tuning.window,
+            max_log_bytes: (tuning.snapshot_log_bytes + 500).max(2 * tuning.retained_bytes + 1),
             retained_log_bytes: tuning.retained_bytes,
             lease: tuning.lease,
             ..Config::new(id, node.initial.clone())
@@ -233,9 +234,18 @@ impl World {
             }
             Effect::Reply { call, message } => {
                 self.told(id, &message);
+                if let Message::AppendEntriesReply {
+                    outcome: AppendOutcome::Full { .. },
+                    ..
+                } = message
+                {
+                    self.coverage.met(Situation::FollowerFull);
+                }
                 match message {
                     Message::AppendEntriesReply {
-                        outcome: AppendOutcome::Accepted { match_index },
+                        outcome:
+                            AppendOutcome::Accepted { match_index }
+                            | AppendOutcome::Full { match_index },
                         ..
                     } => self.oracle.on_accepted(id, match_index),
                     Message::InstallSnapshotReply {

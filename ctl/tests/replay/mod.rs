@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::{Told, kvctl};
 
-/// Node 1 of three: it leads, takes a snapshot and a member in, hands over, stands again. Recorded
+/// Node 0 of three: it leads, takes a snapshot and a member in, hands over, stands again. Recorded
 /// by `RECORD_TO=DIR cargo test -p kvserver --test record`, of which every run is another.
 fn record() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records/three_leaders.rec")
@@ -22,15 +22,15 @@ fn replay(file: &Path, more: &[&str]) -> Told {
 #[test]
 fn a_recorded_run_is_the_same_today() {
     let told = replay(&record(), &[]).ok();
-    let expected = "620 steps as they were, to leader in term 3 (vote n1, leader n1), log up to 20@3 (durable 20), \
+    let expected = "643 steps as they were, to leader in term 3 (vote n0, leader n0), log up to 20@3 (durable 20), \
         commit 20, applied 20, snapshot 11@1, members of entry 3; the node was stopped in order";
     assert_eq!(told.lines().last(), Some(expected));
-    assert_eq!(told.lines().count(), 1 + 1 + 620 + 1 + 1);
+    assert_eq!(told.lines().count(), 1 + 1 + 643 + 1 + 1);
 }
 
 #[test]
 fn only_the_end_is_printed_on_request_and_objects_for_other_programs() {
-    let told = replay(&record(), &["--from", "611", "--json"]).ok();
+    let told = replay(&record(), &["--from", "634", "--json"]).ok();
     let events: Vec<Value> = told
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -39,7 +39,7 @@ fn only_the_end_is_printed_on_request_and_objects_for_other_programs() {
         .iter()
         .filter_map(|event| event["step"].as_u64())
         .collect();
-    assert_eq!(steps, [0, 611, 612, 613, 614, 615, 616, 617, 618, 619, 620]);
+    assert_eq!(steps, [0, 634, 635, 636, 637, 638, 639, 640, 641, 642, 643]);
     let last = &events[events.len() - 2];
     assert_eq!(last["event"], "step");
     assert_eq!(last["state"]["role"], "leader");

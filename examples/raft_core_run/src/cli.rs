@@ -148,8 +148,11 @@ impl Knobs {
     pub(crate) fn apply_to(&self, mut node: NodeOptions) -> NodeOptions {
         let Engine::Skiplist = self.engine.unwrap_or(Engine::Skiplist);
         if let Some(bytes) = self.snapshot_log_bytes {
-            node.snapshot_log_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            node.snapshot_log_bytes = bytes.min(usize::MAX / 2);
             node.retained_log_bytes = node.retained_log_bytes.min(node.snapshot_log_bytes / 8);
+            let most = node.snapshot_log_bytes.saturating_mul(2);
+            node.max_log_bytes = node.max_log_bytes.max(most);
         }
         if let Some(max_drift_percent) = self.lease {
             node.lease = Some(Lease { max_drift_percent });
@@ -392,6 +395,26 @@ mod tests {
             (&node.file, node.data_dir()),
             (&launcher.file, launcher.data_dir())
         );
+    }
+
+    /// A log that is at its bound before the first snapshot would stay there.
+    #[test]
+    fn the_bound_of_the_log_stays_above_what_starts_a_snapshot() {
+        let loops = rpc::EventLoops::start(1, "test-node").unwrap();
+        let node = NodeOptions::joining(raft::NodeId::new(0), 7, "data".into(), loops);
+        for bytes in [4_096, 1 << 30, u64::MAX] {
+            let knobs = Knobs {
+                snapshot_log_bytes: Some(bytes),
+                ..Knobs::default()
+            };
+            let adapted = knobs.apply_to(node.clone());
+            assert!(
+                adapted.snapshot_log_bytes < adapted.max_log_bytes,
+                "{bytes}"
+            );
+            assert!(adapted.retained_log_bytes < adapted.max_log_bytes / 2);
+            assert!(adapted.max_log_bytes >= node.max_log_bytes);
+        }
     }
 
     #[test]

@@ -30,7 +30,13 @@ pub struct Config {
     /// Proposals that a leader holds without having applied them, committed or not; more are
     /// refused as [`Overloaded`](super::ProposeError::Overloaded). One alone is always allowed.
     pub max_uncommitted_bytes: usize,
-    /// Entries kept behind a snapshot, so that a follower that was away briefly needs none.
+    /// Entries in memory, applied or not. Beyond it a leader takes no proposal
+    /// ([`Overloaded`](super::ProposeError::Overloaded)), and a follower no entries
+    /// ([`Full`](super::AppendOutcome::Full)) while so much of them is committed: its state machine or
+    /// its snapshots stand still, and what they leave behind must not fill the memory.
+    pub max_log_bytes: usize,
+    /// Entries kept behind a snapshot, so that a follower that was away briefly needs none. Less than
+    /// half of `max_log_bytes`.
     pub retained_log_bytes: usize,
     /// Reads without a round of messages; `None`: each waits for one (thesis §6.4.1).
     pub lease: Option<Lease>,
@@ -73,6 +79,7 @@ impl Config {
             max_inflight_messages: 8,
             max_inflight_bytes: 8 << 20,
             max_uncommitted_bytes: 64 << 20,
+            max_log_bytes: 256 << 20,
             retained_log_bytes: 8 << 20,
             lease: None,
         }
@@ -102,6 +109,12 @@ impl Config {
             || self.max_inflight_bytes == 0
         {
             return Err(ConfigError::NothingInFlight);
+        }
+        if self.retained_log_bytes >= self.max_log_bytes.div_ceil(2) {
+            return Err(ConfigError::LogBounds {
+                retained: self.retained_log_bytes,
+                max: self.max_log_bytes,
+            });
         }
         Ok(())
     }
@@ -138,6 +151,16 @@ pub enum ConfigError {
     /// With a bound of zero nothing would ever be replicated.
     #[error("the bounds of a message and of the messages in flight must not be zero")]
     NothingInFlight,
+    /// What a snapshot leaves behind would keep the log at its bound for ever.
+    #[error(
+        "{retained} bytes of log behind a snapshot must be less than half of the {max} that there may be in all"
+    )]
+    LogBounds {
+        /// As configured.
+        retained: usize,
+        /// As configured.
+        max: usize,
+    },
     /// Storage handed over entries that do not follow one another.
     #[error("the restored log has {found} where an entry after {before} belongs")]
     BrokenLog {

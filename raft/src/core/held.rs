@@ -55,7 +55,9 @@ impl Held {
             if let Effect::Reply {
                 message:
                     Message::AppendEntriesReply {
-                        outcome: AppendOutcome::Accepted { match_index },
+                        outcome:
+                            AppendOutcome::Accepted { match_index }
+                            | AppendOutcome::Full { match_index },
                         ..
                     },
                 ..

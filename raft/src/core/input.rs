@@ -256,6 +256,9 @@ fn describe(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             AppendOutcome::Accepted { match_index } => {
                 write!(f, "accepts term {term} match {match_index}")
             }
+            AppendOutcome::Full { match_index } => {
+                write!(f, "is full term {term} match {match_index}")
+            }
             AppendOutcome::Rejected { rejected, hint } => {
                 write!(f, "rejects term {term} prev {rejected} hint {hint}")
             }

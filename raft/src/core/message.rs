@@ -98,6 +98,12 @@ pub enum AppendOutcome {
         /// at a time.
         hint: LogId,
     },
+    /// As `Accepted`, from a follower that takes no entries for now: what is committed of its log has
+    /// reached [`Config::max_log_bytes`](super::Config::max_log_bytes).
+    Full {
+        /// As in `Accepted`.
+        match_index: LogIndex,
+    },
 }
 
 impl Message {

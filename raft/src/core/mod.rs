@@ -87,6 +87,8 @@ mod election_test;
 #[cfg(test)]
 mod forwarded_reads_test;
 #[cfg(test)]
+mod log_bound_test;
+#[cfg(test)]
 mod read_index_test;
 #[cfg(test)]
 mod replication_test;

@@ -18,6 +18,9 @@
 //! - **Snapshot**: the follower needs entries that are compacted away. The driver streams a file;
 //!   nothing but heartbeats is sent meanwhile.
 //!
+//! Whatever its state, a follower that says it is *full* gets nothing but heartbeats. They are the
+//! probe: their answers tell when it has room again, and no entry travels in vain.
+//!
 //! No message is sent again because a clock says so while its peer is silent: a resend needs a sign
 //! of life (any reply), or the driver's word that the call was lost.
 
@@ -40,6 +43,8 @@ pub(super) struct Progress {
     inflight: VecDeque<Inflight>,
     /// Sum over `inflight`.
     inflight_bytes: usize,
+    /// By its latest answer, it takes no entries.
+    full: bool,
     /// After this an unanswered message counts as lost, if the follower is heard at all.
     resend_at: Millis,
     /// Before this no other transfer of a snapshot is started.
@@ -90,6 +95,7 @@ impl Progress {
             state: ProgressState::Probe { waiting: false },
             inflight: VecDeque::new(),
             inflight_bytes: 0,
+            full: false,
             resend_at: now,
             snapshot_retry_at: now,
             last_heard: now,
@@ -118,6 +124,7 @@ impl Progress {
     /// Whether entries may be sent now.
     pub(super) fn may_send(&self, config: &Config) -> bool {
         match self.state {
+            _ if self.full => false,
             ProgressState::Probe { waiting } => !waiting,
             ProgressState::Replicate => {
                 self.inflight.len() < config.max_inflight_messages
@@ -192,6 +199,15 @@ impl Progress {
             }
         }
         true
+    }
+
+    /// Its latest answer says whether it takes entries. What is under way to a follower that is full it
+    /// may leave out, so once it has room one message finds out what it lacks.
+    pub(super) fn set_full(&mut self, full: bool) {
+        self.full = full;
+        if full && !matches!(self.state, ProgressState::Snapshot { .. }) {
+            self.back_up(self.match_index.next());
+        }
     }
 
     /// The follower has no such entry before `next_index`; go on from `next_index`.

@@ -47,6 +47,8 @@ pub struct Raft {
     pub(super) log: Log,
     /// The latest durable snapshot. `log.prev() <= snapshot <= commit_index`. Never goes back.
     pub(super) snapshot: LogId,
+    /// The head of the log may go up to here. `drop_upto <= snapshot.index`.
+    pub(super) drop_upto: LogIndex,
     /// What of the above is on disk.
     pub(super) journal: Journal,
     pub(super) held: Held,
@@ -141,6 +143,7 @@ impl Raft {
             journal: Journal::new(&log, hard_state),
             log,
             snapshot,
+            drop_upto: LogIndex::ZERO,
             held: Held::default(),
             commit_index: snapshot.index,
             handed: LogIndex::ZERO,
@@ -385,6 +388,7 @@ impl Raft {
             return None;
         }
         let batch = self.journal.take(&self.log);
+        self.go_on_with_compaction();
         assert!(
             self.held
                 .last_write()

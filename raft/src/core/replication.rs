@@ -12,6 +12,9 @@
 //!                  ^ next question  the leader's last entry of a term <= 4, at or before 7
 //! ```
 //!
+//! A follower whose state machine stands still takes nothing more once its log in memory is at its
+//! bound, and says so; it goes on to hear, to vote and to commit what it has.
+//!
 //! A heartbeat is an `AppendEntries` without entries, sent with a `prev_log` that the follower is
 //! known to have. It is answered at once, whatever the follower's disk does.
 
@@ -30,8 +33,8 @@ impl Raft {
             payload: payload.clone(),
         }
         .size_bytes();
-        let full = self.unapplied_bytes + size_bytes > self.config.max_uncommitted_bytes;
-        if full && self.unapplied_bytes > 0 {
+        let waiting = self.unapplied_bytes + size_bytes > self.config.max_uncommitted_bytes;
+        if waiting && self.unapplied_bytes > 0 || self.log.bytes() > self.config.max_log_bytes {
             return Err(ProposeError::Overloaded);
         }
         Ok(self.append_own_unchecked(payload))
@@ -102,7 +105,7 @@ impl Raft {
         call: CallId,
         term: Term,
         prev_log: LogId,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         leader_commit: LogIndex,
         round: u64,
     ) {
@@ -147,6 +150,11 @@ impl Raft {
             return;
         }
         // Rules 3 and 4.
+        let full = self.is_full();
+        if full {
+            let known = entries.iter().take_while(|entry| self.has(entry.id));
+            entries.truncate(known.count());
+        }
         let heartbeat = entries.is_empty();
         let proven = entries
             .last()
@@ -166,7 +174,11 @@ impl Raft {
         } else {
             (proven, self.journal.covers_log(proven))
         };
-        let outcome = AppendOutcome::Accepted { match_index };
+        let outcome = if full {
+            AppendOutcome::Full { match_index }
+        } else {
+            AppendOutcome::Accepted { match_index }
+        };
         self.reply_after(
             write,
             call,
@@ -191,7 +203,8 @@ impl Raft {
         }
         self.count_round(from, round);
         match outcome {
-            AppendOutcome::Accepted { match_index } => self.on_accepted(from, match_index),
+            AppendOutcome::Accepted { match_index } => self.on_accepted(from, match_index, false),
+            AppendOutcome::Full { match_index } => self.on_accepted(from, match_index, true),
             AppendOutcome::Rejected { rejected, hint } => self.on_rejected(from, rejected, hint),
         }
     }
@@ -286,6 +299,21 @@ impl Raft {
         Some(hint.max(committed))
     }
 
+    /// Whether the part of the log that this node can get rid of by itself, by applying it and taking a
+    /// snapshot, has reached its bound: what is committed. Entries that are not must be taken all the
+    /// same, or a leader whose own are behind those of an older term could commit none of them
+    /// (§5.4.2); they are bounded by what a leader proposes before it applies.
+    fn is_full(&self) -> bool {
+        let (bytes, most) = (self.log.bytes(), self.config.max_log_bytes);
+        let uncommitted = (self.commit_index.next(), self.log.last().index);
+        bytes > most && bytes - self.log.bytes_between(uncommitted.0, uncommitted.1) > most
+    }
+
+    /// Whether our log has, or once had, exactly this entry of the leader's.
+    fn has(&self, theirs: LogId) -> bool {
+        theirs.index <= self.log.prev().index || self.log.contains(theirs)
+    }
+
     /// Names the committed entry that an entry of the leader's log contradicts, if it does: that
     /// leader was not elected by the rules (§5.4.3; failure 50).
     fn contradiction(&self, theirs: LogId) -> Result<(), LogId> {
@@ -342,7 +370,7 @@ impl Raft {
         }
     }
 
-    fn on_accepted(&mut self, from: NodeId, match_index: LogIndex) {
+    fn on_accepted(&mut self, from: NodeId, match_index: LogIndex, full: bool) {
         let last = self.log.last().index;
         if match_index > last {
             tracing::error!(node = %self.config.id, %from, %match_index, %last, "ignores an acceptance of what was never sent");
@@ -353,7 +381,9 @@ impl Raft {
             .progress
             .get_mut(&from)
             .expect("a leader has one per peer");
-        if progress.accepted(match_index, last, log_prev, now, &self.config) {
+        let is_news = progress.accepted(match_index, last, log_prev, now, &self.config);
+        progress.set_full(full);
+        if is_news {
             self.advance_commit();
         }
     }

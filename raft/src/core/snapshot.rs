@@ -16,8 +16,9 @@ use super::raft::Raft;
 use super::types::{CallId, Compaction, LogId, LogIndex, NodeId, Term, WriteId};
 
 /// While a follower receives a snapshot, what follows that snapshot is kept for it, up to this many
-/// times [`Config::retained_log_bytes`](super::Config::retained_log_bytes): otherwise a transfer
-/// slower than the log grows would never be the last (failure 85).
+/// times [`Config::retained_log_bytes`](super::Config::retained_log_bytes), and half of
+/// [`Config::max_log_bytes`](super::Config::max_log_bytes): otherwise a transfer slower than the log
+/// grows would never be the last (failure 85).
 pub(super) const RECEIVER_TAIL_FACTOR: usize = 32;
 
 impl Raft {
@@ -44,6 +45,7 @@ impl Raft {
         let mut drop_upto = self.log.tail_start(last_included.index, retained_bytes);
         if let Some(needed) = self.needed_by_receivers() {
             let most_bytes = retained_bytes.saturating_mul(RECEIVER_TAIL_FACTOR);
+            let most_bytes = most_bytes.min(self.config.max_log_bytes / 2);
             let at_most = self.log.tail_start(last_included.index, most_bytes);
             drop_upto = drop_upto.min(needed).max(at_most);
         }
@@ -208,16 +210,34 @@ impl Raft {
         true
     }
 
-    /// Drops the head of the log up to `upto`, but nothing that a write has still to take.
+    /// Drops the head of the log up to `upto`, but nothing that a write has still to take: that goes
+    /// once it is taken.
     fn compact(&mut self, upto: LogIndex) {
-        let upto = upto.min(self.journal.unwritten_from().prev());
-        if upto > self.log.prev().index {
-            self.log.compact(upto);
-        }
+        self.drop_upto = upto;
+        self.drop_what_may_go();
         self.journal.compact(Compaction {
             snapshot: self.snapshot,
             drop_upto: self.log.prev(),
         });
+    }
+
+    /// A write took what was gathered. Drops what waited for that.
+    pub(super) fn go_on_with_compaction(&mut self) {
+        if self.drop_what_may_go() {
+            self.journal.compact(Compaction {
+                snapshot: self.snapshot,
+                drop_upto: self.log.prev(),
+            });
+        }
+    }
+
+    fn drop_what_may_go(&mut self) -> bool {
+        let upto = self.drop_upto.min(self.journal.unwritten_from().prev());
+        let some = upto > self.log.prev().index;
+        if some {
+            self.log.compact(upto);
+        }
+        some
     }
 
     /// The write that makes a snapshot, or a later state, durable here.

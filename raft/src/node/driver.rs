@@ -97,6 +97,12 @@ type Recovered<W> = (
 impl<W: Waiter> Driver<W> {
     /// Opens the data directory and starts the helper threads.
     pub(super) fn recover(mut options: NodeOptions) -> Result<Recovered<W>, StartError> {
+        if options.snapshot_log_bytes >= options.max_log_bytes {
+            return Err(StartError::LogBounds {
+                snapshot: options.snapshot_log_bytes,
+                max: options.max_log_bytes,
+            });
+        }
         let identity = Identity {
             node: options.id,
             cluster: options.cluster_id,
@@ -327,8 +333,6 @@ impl<W: Waiter> Driver<W> {
             Some(Refusal::DiskFull)
         } else if self.commits.is_stalled() {
             Some(Refusal::Stalled)
-        } else if self.raft.log_bytes() > self.options.max_log_bytes {
-            Some(Refusal::Overloaded)
         } else {
             None
         }
@@ -562,6 +566,7 @@ fn core_config(options: &NodeOptions) -> Config {
         election_timeout_ms: (millis(shortest), millis(longest)),
         heartbeat_ms: millis(options.heartbeat),
         max_message_bytes: options.max_message_bytes,
+        max_log_bytes: options.max_log_bytes,
         retained_log_bytes: options.retained_log_bytes,
         lease: options.lease,
         ..Config::new(options.id, options.initial.clone())

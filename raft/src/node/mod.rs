@@ -54,6 +54,14 @@ pub enum StartError {
     /// The options contradict each other.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The log would reach its bound before a snapshot could make it shorter.
+    #[error("a snapshot at {snapshot} bytes of log comes too late where there may be {max}")]
+    LogBounds {
+        /// [`NodeOptions::snapshot_log_bytes`].
+        snapshot: usize,
+        /// [`NodeOptions::max_log_bytes`].
+        max: usize,
+    },
     /// What the node is told is to be recorded, and cannot be.
     #[error("cannot record to {}: {source}", file.display())]
     Record {

@@ -42,14 +42,16 @@ pub struct NodeOptions {
     pub max_queued_requests: usize,
     /// Commands of waiting proposals, in bytes; more are refused.
     pub max_queued_bytes: usize,
-    /// A snapshot is taken once the log in memory is larger than this, in bytes.
+    /// A snapshot is taken once the log in memory is larger than this, in bytes. Less than
+    /// `max_log_bytes`.
     pub snapshot_log_bytes: usize,
-    /// What of the log stays behind a snapshot for followers that were away briefly, in bytes; up to
-    /// four times as much while one of them receives a snapshot. Well below a quarter of
-    /// `snapshot_log_bytes`, or snapshots would follow each other all through such a transfer.
+    /// What of the log stays behind a snapshot for followers that were away briefly, in bytes; up to 32
+    /// times as much, and half of `max_log_bytes`, while one of them receives a snapshot. Well below
+    /// `snapshot_log_bytes`, or snapshots would follow each other.
     pub retained_log_bytes: usize,
-    /// Proposals are refused while the log in memory is larger than this, in bytes: the state
-    /// machine or its snapshots cannot keep up.
+    /// While the log in memory is larger than this, in bytes, a leader refuses proposals; a follower
+    /// takes no entries while so much of it is committed, and goes on once it has applied some and
+    /// taken a snapshot. Its state machine or its snapshots cannot keep up.
     pub max_log_bytes: usize,
     /// Size of a WAL segment, in bytes.
     pub segment_bytes: usize,

@@ -38,7 +38,7 @@ use crate::core::{Config, Input, Millis, Raft, Restored, State};
 const MAGIC: &[u8; 8] = b"RAFTREC\n";
 
 /// Counts up when the encoding of an input, a start or a frame changes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 
 const HEADER_BYTES: usize = 12;
 const FRAME_HEADER_BYTES: usize = 12;

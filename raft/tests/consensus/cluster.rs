@@ -23,6 +23,8 @@ pub(crate) struct Packet {
     pub(crate) to: NodeId,
     pub(crate) message: Message,
     call: CallId,
+    /// The caller's incarnation: no answer finds a process that did not ask.
+    caller: u64,
     /// True for a reply.
     is_reply: bool,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     /// The disk takes batches and finishes none.
     pub(crate) disk_stalls: bool,
+    /// The state machine stands still.
+    pub(crate) apply_stalls: bool,
     state: State,
     /// Bytes of a snapshot that is being received.
     receiving: (LogId, u64),
@@ -50,6 +54,7 @@ impl Node {
             now,
             disk,
             disk_stalls: false,
+            apply_stalls: false,
             state: State::new(),
             receiving: (LogId::ZERO, 0),
             incarnation: 0,
@@ -154,6 +159,7 @@ impl Cluster {
         let restored = node.disk.recover(0);
         node.incarnation += 1;
         let seed = seed ^ (id.get() << 32) ^ node.incarnation;
+        node.apply_stalls = false;
         node.state.clear();
         node.receiving = (LogId::ZERO, 0);
         node.raft = Some(Raft::new(config, restored, seed, node.now).expect("disks are sound"));
@@ -302,6 +308,9 @@ impl Cluster {
         }
         if packet.is_reply {
             self.calls.remove(&call);
+            if packet.caller != self.node(to).incarnation {
+                return;
+            }
             self.raft(to)
                 .step(from, CallId::ZERO, packet.message.clone());
             self.continue_stream(&packet);
@@ -383,7 +392,9 @@ impl Cluster {
                     idle = false;
                 }
             }
-            while let Some(committed) = self.raft(id).take_committed(200) {
+            while !self.node(id).apply_stalls
+                && let Some(committed) = self.raft(id).take_committed(200)
+            {
                 self.apply(id, committed);
                 idle = false;
             }
@@ -451,6 +462,7 @@ impl Cluster {
                     to: request.from,
                     message,
                     call,
+                    caller: request.caller,
                     is_reply: true,
                 };
                 self.note(&describe_packet(&packet));
@@ -532,6 +544,7 @@ impl Cluster {
             to,
             message,
             call,
+            caller: self.node(from).incarnation,
             is_reply: false,
         };
         self.note(&describe_packet(&packet));
@@ -744,6 +757,9 @@ fn describe_packet(packet: &Packet) -> String {
             let mut line = match outcome {
                 AppendOutcome::Accepted { match_index } => {
                     format!("accepted t{term} match {match_index}")
+                }
+                AppendOutcome::Full { match_index } => {
+                    format!("full t{term} match {match_index}")
                 }
                 AppendOutcome::Rejected { rejected, hint } => {
                     format!("rejected t{term} at {rejected} hint {hint}")

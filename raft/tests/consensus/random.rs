@@ -88,6 +88,7 @@ impl Run {
             config.max_message_bytes = message_bytes;
             config.max_inflight_messages = window;
             config.max_uncommitted_bytes = 4_000;
+            config.max_log_bytes = 3_000;
             config.retained_log_bytes = retained;
         });
         cluster.tracing = tracing;
@@ -241,8 +242,14 @@ impl Run {
     }
 
     fn stall_or_go(&mut self, id: NodeId) {
+        let state_machine = self.rng.bool();
         let node = self.cluster.node(id);
-        node.disk_stalls = !node.disk_stalls;
+        let stalls = if state_machine {
+            &mut node.apply_stalls
+        } else {
+            &mut node.disk_stalls
+        };
+        *stalls = !*stalls;
         self.cluster.settle(id);
     }
 
@@ -304,6 +311,7 @@ impl Run {
         self.cluster.cut.clear();
         for id in self.ids.clone() {
             self.cluster.node(id).disk_stalls = false;
+            self.cluster.node(id).apply_stalls = false;
             if self.cluster.node(id).raft.is_none() {
                 self.cluster.start(id);
             }
@@ -315,6 +323,7 @@ impl Run {
             for id in self.ids.clone() {
                 let now = self.now;
                 self.cluster.tick(id, now);
+                self.cluster.snapshot(id);
             }
             self.cluster.deliver_all();
         }

@@ -4,7 +4,7 @@
 //! difference. A block ends with an empty line; `#` starts a comment. Commands:
 //!
 //! ```text
-//! nodes N [n1=1,1,4 ...] [term=T] [window=M] [message=BYTES] [retain=BYTES] [lease=DRIFT]   a new cluster, with these terms in the logs
+//! nodes N [n1=1,1,4 ...] [term=T] [window=M] [message=BYTES] [retain=BYTES] [log=BYTES] [lease=DRIFT]   a new cluster, with these terms in the logs
 //! timeout n1            n1's clock goes on to its election deadline
 //! heartbeat n1          ... by one heartbeat
 //! pass n1 MS            ... by so much
@@ -22,6 +22,7 @@
 //! learn n1 n4 · promote n1 n4 · remove n1 n4 · replace n1 n2 n4     asks n1 for other members
 //! transfer n1 [n2]      asks n1 to hand over
 //! stall n1 · sync n1 · go n1     n1's disk takes writes and finishes none · finishes one · all, from now on
+//! hold n1 · apply n1    n1's state machine stands still · goes on
 //! crash n1 · start n1   kills a node: what is not durable is lost · starts it from its disk
 //! forget n1 INDEX       n1, which is down, loses what was durable after INDEX: an older copy of its disk
 //! snapshot n1           takes a snapshot of all that n1 applied
@@ -209,6 +210,11 @@ fn command(cluster: &mut Option<Cluster>, line: &str) {
             cluster.node(ids[0]).disk_stalls = false;
             cluster.settle(ids[0]);
         }
+        "hold" => cluster.node(ids[0]).apply_stalls = true,
+        "apply" => {
+            cluster.node(ids[0]).apply_stalls = false;
+            cluster.settle(ids[0]);
+        }
         "crash" => cluster.crash(ids[0], 0),
         "start" => cluster.start(ids[0]),
         "forget" => cluster.forget(ids[0], LogIndex::new(words[2].parse().unwrap())),
@@ -298,6 +304,7 @@ fn create(words: &[&str]) -> Cluster {
         config.max_inflight_messages = number("window").unwrap_or(config.max_inflight_messages);
         config.max_message_bytes = number("message").unwrap_or(config.max_message_bytes);
         config.retained_log_bytes = number("retain").unwrap_or(config.retained_log_bytes);
+        config.max_log_bytes = number("log").unwrap_or(config.max_log_bytes);
         config.lease = number("lease").map(|drift| Lease {
             max_drift_percent: drift as u64,
         });

@@ -1,0 +1,6 @@
+//! Nodes with threads, disks and sockets, and a state machine that only counts.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod full_follower;
+mod harness;

@@ -72,6 +72,7 @@ pub mod storage;
 
 mod cluster_service;
 mod convert;
+mod log_limit;
 mod membership_codec;
 mod node;
 mod peer;

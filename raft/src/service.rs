@@ -1,5 +1,9 @@
 //! `raftRpc`: peers' calls, on their way into the node's inbox.
 
+use std::net::IpAddr;
+use std::time::Instant;
+
+use parking_lot::Mutex;
 use proto::raft::{
     AppendEntriesArgs, AppendEntriesReply, Envelope, InstallSnapshotArgs, InstallSnapshotReply,
     RaftRpc, ReadIndexArgs, ReadIndexReply, RequestVoteArgs, RequestVoteReply, TimeoutNowArgs,
@@ -9,6 +13,7 @@ use rpc::{Code, Done, RpcContext, RpcError};
 
 use crate::convert::{self, UnknownEntry};
 use crate::core::{Message, NodeId};
+use crate::log_limit::LogLimit;
 use crate::node::{NodeHandle, PeerCall, PeerReply, Waiter};
 
 /// Serves a node's `raftRpc`. Register it with `RaftRpcService::new(Arc::new(..))`.
@@ -19,6 +24,20 @@ pub struct RaftService<W: Waiter> {
     node: NodeHandle<W>,
     id: NodeId,
     cluster_id: u64,
+    started: Instant,
+    refusals: Mutex<LogLimit<Stray>>,
+}
+
+/// A kind of calls that are refused: from where, by whom, and why.
+type Stray = (IpAddr, Option<u64>, Why);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    NamesNobody,
+    OtherCluster,
+    OtherNode,
+    OurNumber,
+    UnknownEntry,
 }
 
 impl<W: Waiter> RaftService<W> {
@@ -29,6 +48,8 @@ impl<W: Waiter> RaftService<W> {
             node,
             id,
             cluster_id,
+            started: Instant::now(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -41,33 +62,47 @@ impl<W: Waiter> RaftService<W> {
         envelope: Option<&Envelope>,
         context: &RpcContext,
     ) -> Result<NodeId, RpcError> {
-        let refuse = |text: String| {
-            tracing::warn!(peer = %context.peer_addr(), reason = %text, "call refused");
+        let refuse = |why, text: String| {
+            self.tell(envelope, context, why, &text);
             Err(RpcError::new(Code::PermissionDenied, text))
         };
         let Some(envelope) = envelope else {
-            return refuse("the call names no sender and no receiver".to_owned());
+            let text = "the call names no sender and no receiver";
+            return refuse(Why::NamesNobody, text.to_owned());
         };
         if envelope.cluster_id != self.cluster_id {
-            return refuse(format!(
+            let text = format!(
                 "this node is of cluster {:016x}, the call is for cluster {:016x}: check the cluster files",
                 self.cluster_id, envelope.cluster_id
-            ));
+            );
+            return refuse(Why::OtherCluster, text);
         }
         if envelope.to != self.id.get() {
-            return refuse(format!(
+            let text = format!(
                 "this is node {}, the call is for node {}: check the addresses in the cluster files",
                 self.id, envelope.to
-            ));
+            );
+            return refuse(Why::OtherNode, text);
         }
         // Whether it is a member only the newest membership tells, and that may still be to come.
         if envelope.from == self.id.get() {
-            return refuse(format!(
-                "node {} calls itself: two nodes bear this number",
-                self.id
-            ));
+            let text = format!("node {} calls itself: two nodes bear this number", self.id);
+            return refuse(Why::OurNumber, text);
         }
         Ok(NodeId::new(envelope.from))
+    }
+
+    /// Logs a refusal, unless its like was logged lately: whoever calls in vain calls again.
+    fn tell(&self, envelope: Option<&Envelope>, context: &RpcContext, why: Why, text: &str) {
+        let from = envelope.map(|envelope| envelope.from);
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let kind = (context.peer_addr().ip(), from, why);
+        let told = self.refusals.lock().happens(kind, now_ms);
+        if let Some(suppressed) = told {
+            tracing::warn!(
+                peer = %context.peer_addr(), from, reason = %text, suppressed, "call refused"
+            );
+        }
     }
 
     fn deliver(
@@ -88,7 +123,7 @@ impl<W: Waiter> RaftService<W> {
                 reply,
             }),
             Err(error) => {
-                tracing::error!(peer = %from, %error, "call refused");
+                self.tell(envelope, context, Why::UnknownEntry, &error.to_string());
                 reply.fail(RpcError::new(Code::InvalidArgument, error.to_string()));
             }
         }

@@ -23,6 +23,7 @@ use super::types::{
     CallId, HardState, LogId, LogIndex, Millis, NodeId, Payload, Restored, Term, WriteBatch,
     WriteId,
 };
+use crate::log_limit::LogLimit;
 
 /// One member of the cluster, as a function of its inputs.
 ///
@@ -93,6 +94,9 @@ pub struct Raft {
 
     pub(super) effects: Vec<Effect>,
     announced: (Role, Term, Option<NodeId>),
+    /// What peers do wrong, by what was told of it.
+    #[serde(skip)]
+    complaints: LogLimit<(NodeId, &'static str)>,
     /// Something happened that must not: no further step is safe.
     halted: bool,
 }
@@ -166,6 +170,7 @@ impl Raft {
             forwarded: ForwardedReads::default(),
             effects: Vec::new(),
             announced: (Role::Follower, hard_state.current_term, None),
+            complaints: LogLimit::default(),
             halted: false,
             config,
         };
@@ -224,7 +229,7 @@ impl Raft {
         }
         let term = message.term();
         if let Err(reason) = self.admit(from, &message) {
-            tracing::error!(node = %self.config.id, %from, reason, "refused a message");
+            self.complain(from, reason);
             self.refuse(call, &message);
             return;
         }
@@ -483,6 +488,15 @@ impl Raft {
         if held::is_request(message) {
             self.effects
                 .push(held::no_news(call, message, self.journal.durable_term()));
+        }
+    }
+
+    /// Tells that a peer sent what no honest one sends, and that we take no notice: the first time, and
+    /// now and then when it goes on.
+    pub(super) fn complain(&mut self, from: NodeId, reason: &'static str) {
+        let kind = (from, reason);
+        if let Some(suppressed) = self.complaints.happens(kind, self.now.get()) {
+            tracing::error!(node = %self.config.id, %from, reason, suppressed, "refused a message");
         }
     }
 

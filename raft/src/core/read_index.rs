@@ -124,8 +124,7 @@ impl Raft {
     /// As leader: `from` took us for the leader after `round` began.
     pub(super) fn count_round(&mut self, from: NodeId, round: u64) {
         if round > self.reads.round {
-            tracing::error!(node = %self.config.id, %from, round, "ignores the answer to a round that never was");
-            return;
+            return self.complain(from, "the answer to a round that never was");
         }
         let Some(progress) = self.progress.get_mut(&from) else {
             return;

@@ -373,8 +373,7 @@ impl Raft {
     fn on_accepted(&mut self, from: NodeId, match_index: LogIndex, full: bool) {
         let last = self.log.last().index;
         if match_index > last {
-            tracing::error!(node = %self.config.id, %from, %match_index, %last, "ignores an acceptance of what was never sent");
-            return;
+            return self.complain(from, "an acceptance of what was never sent");
         }
         let (now, log_prev) = (self.now, self.log.prev().index);
         let progress = self

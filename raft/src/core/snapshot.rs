@@ -249,8 +249,7 @@ impl Raft {
     fn on_installed(&mut self, from: NodeId, last_included: LogId) {
         let (now, last, log_prev) = (self.now, self.log.last().index, self.log.prev().index);
         if last_included.index > self.snapshot.index {
-            tracing::error!(node = %self.config.id, %from, %last_included, "ignores the installation of what was never sent");
-            return;
+            return self.complain(from, "the installation of what was never sent");
         }
         let Some(progress) = self.progress.get_mut(&from) else {
             return;

@@ -3,7 +3,7 @@
 use raft::{NodeId, NodeOptions, RaftNode, Refusal, StartError};
 use rpc::EventLoops;
 
-use crate::harness::{Caller, HANG_GUARD, Nodes, eventually};
+use crate::harness::{CLUSTER, Caller, HANG_GUARD, Nodes, eventually};
 
 const MAX_LOG_BYTES: usize = 200_000;
 const MESSAGE_BYTES: usize = 10_000;
@@ -78,7 +78,8 @@ fn a_leader_whose_state_machine_stands_still_refuses_what_it_could_not_hold() {
 fn a_snapshot_that_would_come_too_late_is_refused_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let loops = EventLoops::start(1, "test-node").unwrap();
-    let mut options = NodeOptions::joining(NodeId::new(0), 7, dir.path().join("node0"), loops);
+    let mut options =
+        NodeOptions::joining(NodeId::new(0), CLUSTER, dir.path().join("node0"), loops);
     options.snapshot_log_bytes = options.max_log_bytes;
     let refused = RaftNode::<Caller>::start(options);
     assert!(matches!(refused, Err(StartError::LogBounds { .. })));

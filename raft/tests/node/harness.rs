@@ -18,6 +18,9 @@ use rpc::{EventLoops, ProviderHandle, ProviderOptions, RpcProvider};
 /// Far more than anything here takes: a test that gets here hangs.
 pub(crate) const HANG_GUARD: Duration = Duration::from_mins(1);
 
+/// Of every cluster here.
+pub(crate) const CLUSTER: u64 = 7;
+
 /// Who waits for an entry.
 pub(crate) struct Caller(Sender<Result<(), Refusal>>);
 
@@ -73,6 +76,10 @@ impl Node {
             raft: node,
             gate,
         }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.provider.local_addr()
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
@@ -155,7 +162,7 @@ impl Nodes {
             let mut options = NodeOptions::new(
                 NodeId::new(at as u64),
                 &addresses,
-                7,
+                CLUSTER,
                 dir.path().join(format!("node{at}")),
                 EventLoops::start(1, "test-node").unwrap(),
             );

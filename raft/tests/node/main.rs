@@ -4,3 +4,5 @@
 
 mod full_follower;
 mod harness;
+mod lines;
+mod stray_calls;

@@ -4,6 +4,10 @@
 //! holds up every commit that needs its copy. So it resigns. It cannot come back before its disk
 //! does: its requests for votes wait for a durable term. ([`DiskWatch`])
 //!
+//! A full disk holds nothing up at once, so there is time to hand over well: the leader takes no more
+//! writes, and goes once the others have committed those that it took. Then a majority of them has
+//! room, and a successor among them has everything. Until then nobody would lead better; it stays.
+//!
 //! When the disks of a majority hang or are full, nobody can lead better. The leader stays, for reads
 //! and for the moment when the disks answer, but takes no more writes: they could only end as
 //! "unknown", while a refusal is certain. ([`CommitWatch`])
@@ -63,10 +67,11 @@ impl DiskWatch {
         self.handed_over.get() - self.written.get()
     }
 
-    /// For how long the disk has been at one write, if that is longer than it may.
+    /// For how long the disk has been at one write, if that is longer than it may. One that is full
+    /// does not hang: it answers.
     pub(super) fn hangs_for(&self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.moved_at);
-        (self.in_flight() > 0 && waited > self.limit).then_some(waited)
+        (self.in_flight() > 0 && !self.full && waited > self.limit).then_some(waited)
     }
 }
 
@@ -164,6 +169,8 @@ mod tests {
         assert!(!watch.is_full());
         watch.ran_full();
         assert!(watch.is_full());
+        let much_later = start + LIMIT * 9;
+        assert_eq!(watch.hangs_for(much_later), None, "it answers");
         watch.written(WriteId::new(2), start);
         assert!(!watch.is_full());
     }

@@ -185,6 +185,7 @@ impl<W: Waiter> Driver<W> {
             if self.take_inputs()?.is_break() {
                 return Ok(());
             }
+            self.resign_if_disk_is_full();
             self.raft.flush(&mut effects);
             for effect in effects.drain(..) {
                 self.carry_out(effect)?;
@@ -253,7 +254,7 @@ impl<W: Waiter> Driver<W> {
                 self.disk.written(write, Instant::now());
                 self.raft.persisted(write);
             }
-            Event::DiskFull => self.on_disk_full(),
+            Event::DiskFull => self.disk.ran_full(),
             Event::WriteFailed(error) => return Err(FatalError::Storage(error)),
             Event::Applied(index) => self.raft.applied(index),
             Event::SnapshotTaken(Some(last_included)) => {
@@ -329,7 +330,7 @@ impl<W: Waiter> Driver<W> {
     /// Why this leader takes no proposal at the moment.
     fn has_no_room(&self) -> Option<Refusal> {
         if self.disk.is_full() {
-            // It has resigned, unless it is alone.
+            // It resigns as soon as somebody else can lead.
             Some(Refusal::DiskFull)
         } else if self.commits.is_stalled() {
             Some(Refusal::Stalled)
@@ -490,10 +491,13 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    /// The others lead on while this node waits for room; what it was asked to store stays asked.
-    fn on_disk_full(&mut self) {
-        self.disk.ran_full();
-        if self.raft.resign() {
+    /// Once the others have committed what this leader took, they lead on while it waits for room.
+    fn resign_if_disk_is_full(&mut self) {
+        if self.disk.is_full()
+            && self.raft.role() == Role::Leader
+            && self.raft.commit_index() == self.raft.last_log().index
+            && self.raft.resign()
+        {
             tracing::error!(
                 node = %self.options.id, data_dir = %self.options.data_dir.display(),
                 "the disk is full; this node resigns as leader until there is room"

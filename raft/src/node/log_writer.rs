@@ -81,12 +81,12 @@ fn run<W: Waiter>(mut persister: Persister, batches: &Receiver<WriteBatch>, inbo
         }
         waiting.extend(batches.try_iter().take(MAX_WRITES_IN_FLIGHT));
 
-        let no_space = match write_waiting(&mut persister, &mut waiting) {
+        let (some, no_space) = match write_waiting(&mut persister, &mut waiting) {
             Ok(Written { last, no_space }) => {
                 if let Some(last) = last {
                     inbox.send(Event::Persisted(last));
                 }
-                no_space
+                (last.is_some(), no_space)
             }
             // After a failed sync nobody knows what the disk holds; trying again could report as
             // durable what is lost.
@@ -97,7 +97,13 @@ fn run<W: Waiter>(mut persister: Persister, batches: &Receiver<WriteBatch>, inbo
                 inbox.send(Event::DiskFull);
                 Some(FullDisk::noticed(&error))
             }
-            (Some(full), Some(error)) => Some(full.still(&error)),
+            (Some(full), Some(error)) => {
+                if some {
+                    // Room for a part looks like room for all, until the driver hears this.
+                    inbox.send(Event::DiskFull);
+                }
+                Some(full.still(&error))
+            }
             (Some(full), None) => {
                 full.over();
                 None
@@ -311,6 +317,27 @@ mod tests {
             disk.set_capacity(None);
             while persisted(&received) < WriteId::new(index) {}
             println!("round {round}: {index} entries");
+        }
+    }
+
+    /// Whoever hears that something is durable again must not think that the rest will be.
+    #[test]
+    fn a_disk_with_room_for_a_part_of_what_waits_is_still_full() {
+        let disk = SimDisk::new();
+        let (writer, received) = start(&disk);
+        disk.set_capacity(Some(disk.used_bytes()));
+        for index in 1..=20 {
+            assert!(writer.write(batch(index)));
+        }
+        while !matches!(next(&received), Event::DiskFull) {}
+        // A few segments more, of three such entries each.
+        let mut writes = WriteId::ZERO;
+        for _ in 0..2 {
+            disk.set_capacity(Some(disk.used_bytes() + 10_000));
+            let more = persisted(&received);
+            assert!(writes < more && more < WriteId::new(20), "{more}");
+            assert!(matches!(next(&received), Event::DiskFull));
+            writes = more;
         }
     }
 

@@ -55,6 +55,11 @@ fn write_until_full(cluster: &mut Cluster, clerk: &Clerk, nodes: &[usize]) {
     }
 }
 
+fn latest_term(cluster: &Cluster) -> u64 {
+    let terms = (0..cluster.len()).map(|node| eventually("a status", || cluster.status(node)).term);
+    terms.max().expect("there are nodes")
+}
+
 /// Faults D5, one node: a leader whose disk is full hands over and goes on running, also through a
 /// restart; when there is room again it catches up by itself.
 #[test]
@@ -98,13 +103,14 @@ fn a_leader_whose_disk_is_full_resigns_and_comes_back_by_itself() {
     journal.verify(&cluster);
 }
 
-/// Faults D5, a majority: writes are refused as certainly not done, nobody ends, and when there is room
-/// the service resumes without anybody's help. Reads are served meanwhile, as long as a leader is left.
+/// Faults D5, a majority, or all of them: writes are refused as certainly not done, reads are served,
+/// nobody ends or tries to lead instead, and when there is room the service resumes without anybody's
+/// help.
 #[test]
 fn when_the_disks_of_a_majority_are_full_writes_are_refused_until_there_is_room() {
     let mut random = fastrand::Rng::with_seed(seed("full_majority"));
-    for leader_too in [false, true] {
-        println!("the leader's disk is among the full ones: {leader_too}");
+    for (leaders, followers) in [(0, 2), (1, 1), (1, 2)] {
+        println!("full disks: of {leaders} leader and {followers} followers");
         let Some((mut cluster, disks)) = cluster_on_small_disks() else {
             return;
         };
@@ -117,27 +123,28 @@ fn when_the_disks_of_a_majority_are_full_writes_are_refused_until_there_is_room(
         clerk.put("before", "1").unwrap();
         let leader = cluster.leader();
         let mut full: Vec<usize> = (0..3).filter(|&node| node != leader).collect();
-        if leader_too {
-            full[0] = leader;
-        }
+        full.truncate(followers);
+        full.extend((leaders == 1).then_some(leader));
         for &node in &full {
             disks[node].fill();
         }
         write_until_full(&mut cluster, &clerk, &full);
 
-        if leader_too {
-            cluster
-                .process(leader)
-                .wait_for_line("this node resigns as leader until there is room");
-        } else {
-            cluster
-                .process(leader)
-                .wait_for_line("it takes no writes until one does");
-            assert_eq!(clerk.get("before").unwrap().as_deref(), Some(&b"1"[..]));
-        }
+        let before = eventually("refusals", || {
+            let refused = clerk.put("until", "1").is_err();
+            refused.then(|| latest_term(&cluster))
+        });
+        assert_eq!(clerk.get("before").unwrap().as_deref(), Some(&b"1"[..]));
         let refused = clerk.put("meanwhile", "1").unwrap_err();
         assert!(!refused.may_have_taken_effect(), "{refused}");
         println!("{refused}");
+        // The two refusals took six seconds: more than ten election timeouts.
+        assert_eq!(
+            latest_term(&cluster),
+            before,
+            "nobody else would lead better"
+        );
+        assert_eq!(clerk.get("before").unwrap().as_deref(), Some(&b"1"[..]));
         for node in 0..3 {
             assert!(cluster.process(node).is_running(), "node {node}");
         }

@@ -170,3 +170,68 @@ fn snapshot_of(args: &proto::raft::InstallSnapshotArgs) -> LogId {
         LogIndex::new(args.last_included_index),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use rpc::EventLoops;
+
+    use super::*;
+
+    /// Nodes 0 to 2, of which the cluster file lists these addresses.
+    fn options() -> NodeOptions {
+        let addresses =
+            ["10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"].map(|addr| addr.parse().unwrap());
+        let loops = EventLoops::start(1, "test-node").unwrap();
+        NodeOptions::new(NodeId::new(0), &addresses, 7, "unused".into(), loops)
+    }
+
+    fn members(nodes: &[(u64, &str)]) -> Membership {
+        let address = |&(node, at): &(u64, &str)| (NodeId::new(node), at.to_owned());
+        Membership::of_voters(nodes.iter().map(address)).unwrap()
+    }
+
+    fn dialled(peers: &Peers) -> Vec<(u64, &str)> {
+        let all = peers.peers.iter();
+        all.map(|(id, (at, _))| (id.get(), at.as_str())).collect()
+    }
+
+    /// A cluster that moved elects nobody who could tell the log so, if it dials where the log says.
+    #[test]
+    fn the_cluster_file_says_where_the_nodes_that_it_lists_are() {
+        let options = options();
+        let mut peers = Peers::default();
+        let in_log = [
+            (0, "1.1.1.1:1"),
+            (1, "1.1.1.2:1"),
+            (2, "10.0.0.3:7"),
+            (9, "1.1.1.9:1"),
+        ];
+        peers.follow(&options, &members(&in_log));
+        assert_eq!(
+            dialled(&peers),
+            [(1, "10.0.0.2:7"), (2, "10.0.0.3:7"), (9, "1.1.1.9:1")],
+            "of the others the log says it"
+        );
+    }
+
+    /// It is told that it left by the channel there is.
+    #[test]
+    fn a_member_that_left_is_called_until_the_next_change() {
+        let options = options();
+        let mut peers = Peers::default();
+        peers.follow(&options, &members(&[(0, "-"), (1, "-"), (9, "1.1.1.9:1")]));
+        peers.follow(&options, &members(&[(0, "-"), (1, "-")]));
+        assert_eq!(dialled(&peers), [(1, "10.0.0.2:7"), (9, "1.1.1.9:1")]);
+        peers.follow(&options, &members(&[(0, "-"), (1, "-"), (2, "-")]));
+        assert_eq!(dialled(&peers), [(1, "10.0.0.2:7"), (2, "10.0.0.3:7")]);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_called_is_no_peer() {
+        let options = options();
+        let mut peers = Peers::default();
+        peers.follow(&options, &members(&[(0, "-"), (9, "1.1.1.9:1")]));
+        peers.follow(&options, &members(&[(0, "-"), (9, "somewhere")]));
+        assert!(peers.get(NodeId::new(9)).is_none());
+    }
+}

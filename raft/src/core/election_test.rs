@@ -108,6 +108,25 @@ fn a_candidates_own_vote_waits_for_its_own_write() {
     assert_eq!(bench.raft.role(), Role::Leader);
 }
 
+/// The others get a whole timeout to answer, however long the disk takes to let the question go.
+#[test]
+fn a_candidates_timer_starts_when_its_requests_leave() {
+    let mut bench = Bench::new(3);
+    bench.time_out();
+    bench.step(N2, vote(1, true, true));
+    let own_vote = bench.take();
+    assert_eq!(bench.raft.role(), Role::Candidate);
+    bench.said();
+    let before = bench.raft.next_deadline();
+    bench.pass(290);
+    assert_eq!(bench.said(), [], "the disk is slow");
+    assert_eq!(bench.raft.next_deadline(), before);
+    bench.raft.persisted(own_vote.id);
+    assert_eq!(bench.said().len(), 2);
+    let left_ms = bench.raft.next_deadline().since(bench.raft.now);
+    assert!((300..=500).contains(&left_ms), "{left_ms} ms");
+}
+
 /// Failure 6: the candidacy is over when the disk is ready.
 #[test]
 fn a_candidates_own_vote_is_ignored_after_the_term_changed() {

@@ -96,6 +96,8 @@ mod replication_test;
 mod snapshot_test;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod transfer_test;
 
 pub use config::{Config, ConfigError, Lease};
 pub use effect::{

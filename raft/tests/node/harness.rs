@@ -57,7 +57,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn start(options: NodeOptions, addr: SocketAddr) -> Self {
+    pub(crate) fn start(options: NodeOptions, addr: SocketAddr) -> Self {
         let (id, cluster_id) = (options.id, options.cluster_id);
         let mut provider = RpcProvider::new(ProviderOptions {
             loops: Some(options.loops.clone()),
@@ -80,6 +80,10 @@ impl Node {
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.provider.local_addr()
+    }
+
+    pub(crate) fn handle(&self) -> NodeHandle<Caller> {
+        self.raft.handle()
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod deposed;
 mod full_follower;
 mod harness;
 mod lines;

@@ -98,8 +98,10 @@ pub(crate) struct OneNode {
     #[arg(long, value_name = "IP:PORT", conflicts_with = "nodes")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// With --node: start on an empty directory though the cluster has been used. Only where the node
-    /// has never run: it must not vote on votes it has forgotten
+    /// With --node: start on an empty directory though the cluster has been used. Only for a node that
+    /// FILE listed when the cluster began and that has NEVER RUN: one that lost its directory would vote
+    /// on votes it has forgotten. NEVER for lines that were added to FILE later: they make no members, and
+    /// such nodes would found a second cluster, which can be refused only where a member answers; use --join
     #[arg(long, conflicts_with_all = ["nodes", "join"])]
     pub(crate) start_empty: bool,
 }

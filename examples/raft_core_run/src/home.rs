@@ -24,6 +24,14 @@ pub(crate) fn progress(dir: &Path) -> Option<(u64, u64)> {
     Some((state.last_index.get(), state.hard_state.current_term.get()))
 }
 
+/// Whether `node` takes part, or once took part, in the cluster of another node's directory. `None`
+/// where that cannot be told.
+pub(crate) fn has_member(dir: &Path, node: NodeId) -> Option<bool> {
+    let first = Directory::open_live(dir).ok()?.first_voters().ok()??;
+    let came_later = address(dir, node).ok()?.is_some();
+    (!first.is_empty()).then(|| first.contains(&node) || came_later)
+}
+
 /// Where the cluster calls the node of this directory, as its log or newest snapshot has it.
 ///
 /// # Errors

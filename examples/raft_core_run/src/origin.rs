@@ -53,8 +53,8 @@ pub(crate) fn of(
             );
         }
     };
-    if !cli.one.start_empty && matches!(home::identity(&dir), Ok(None)) {
-        wiped::refuse(node, &cluster, &cli.file, &cli.data_dir(), loops)?;
+    if matches!(home::identity(&dir), Ok(None)) {
+        wiped::refuse(node, &cluster, cli, loops)?;
     }
     let id = NodeId::new(node as u64);
     let ClusterFile { nodes, cluster_id } = cluster;

@@ -38,6 +38,15 @@ pub fn first_members(disk: &dyn Disk, listed: &Membership) -> Result<Membership,
     Membership::of_voters(current).map_err(|_| damaged(disk, FILE))
 }
 
+/// Who voted when `disk` was set up, where it says so.
+pub(super) fn first_voters(disk: &dyn Disk) -> Result<Option<Vec<NodeId>>, StorageError> {
+    let Some(content) = read(disk, FILE)? else {
+        return Ok(None);
+    };
+    let first = parse(&content).ok_or_else(|| damaged(disk, FILE))?;
+    Ok(Some(first.into_iter().map(|(node, _)| node).collect()))
+}
+
 fn format(members: &Membership) -> String {
     let voters = members.voters().iter().map(|node| {
         let address = members.addresses().get(node).map_or("", String::as_str);

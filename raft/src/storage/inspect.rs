@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, LockError, LockGuard};
+use super::first_members::first_voters;
 use super::persister::LOCK_FILE;
 use super::read_only_disk::ReadOnlyDisk;
 pub use super::record::Record;
@@ -31,7 +32,7 @@ pub use super::wal::{
     SegmentInfo,
 };
 use super::{FORMAT_VERSION, Identity, StorageError, identity};
-use crate::core::LogId;
+use crate::core::{LogId, NodeId};
 
 /// A node's directory, open for reading only.
 #[derive(Debug)]
@@ -111,6 +112,15 @@ impl Directory {
     #[must_use]
     pub fn identity_problem(&self) -> Option<&StorageError> {
         self.identity_problem.as_ref()
+    }
+
+    /// Who voted when the directory was set up; none in one of a node that joined. `None` where it
+    /// does not say.
+    ///
+    /// # Errors
+    /// [`StorageError`]: the file is damaged, or cannot be read.
+    pub fn first_voters(&self) -> Result<Option<Vec<NodeId>>, StorageError> {
+        first_voters(&self.disk)
     }
 
     /// Reads the log as a start does.

@@ -1,13 +1,15 @@
 //! Members that come and go while clients write: nodes that join, replace dead ones, and leave.
 
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use proto::cluster::ClusterFile;
 use proto::membership::NodeArgs;
 use rpc::RpcController;
 
 use crate::harness::history::Recorder;
-use crate::harness::{Cluster, HANG_GUARD, Load, eventually, seed};
+use crate::harness::{Cluster, HANG_GUARD, Load, Process, eventually, free_addresses, seed};
 
 /// Pre-votes are logged at this level.
 const DEBUG: &str = "--log=debug";
@@ -193,6 +195,42 @@ fn a_node_that_lost_its_directory_is_told_to_join_under_another_number() {
     cluster.wait_for_convergence();
     let value = clerk.get("key 7").unwrap();
     assert_eq!(value.as_deref(), Some(&b"value"[..]));
+}
+
+/// Two lines more than there are members would be a majority of their own, with nothing in their logs and
+/// the name of the old cluster.
+#[test]
+fn lines_that_were_added_to_the_file_found_no_second_cluster() {
+    let mut cluster = Cluster::start(1);
+    let clerk = cluster.clerk(0);
+    clerk.put("key", "value").unwrap();
+    let mut enlarged = ClusterFile::load(cluster.file()).unwrap();
+    enlarged.nodes.extend(free_addresses(2));
+    let file = cluster.dir().join("enlarged.conf");
+    enlarged.write(&file).unwrap();
+
+    let dirs = [cluster.dir().join("data"), cluster.dir().join("elsewhere")];
+    for (runs, dir) in [(true, &dirs[0]), (true, &dirs[1]), (false, &dirs[0])] {
+        if !runs {
+            cluster.kill(0);
+        }
+        for start_empty in [&[][..], &["--start-empty"]] {
+            let mut node = Command::new(env!("CARGO_BIN_EXE_raft_core_run"));
+            node.args(["--supervised", "--node=1", "-f"])
+                .arg(&file)
+                .arg("--data-dir")
+                .arg(dir)
+                .args(start_empty);
+            let mut node = Process::start("node 1", node, &cluster.dir().join("node1.log"));
+            let status = node.wait();
+            let output = node.output();
+            assert_eq!(status.code(), Some(1), "{output}");
+            let told = output.lines().last().unwrap_or_default();
+            assert!(told.contains("found a second cluster"), "{told}");
+            let join = format!("--node 1 --join {}", enlarged.nodes[0]);
+            assert!(told.contains(&join), "{told}");
+        }
+    }
 }
 
 /// The last line of a node that does not start.

@@ -421,7 +421,7 @@ pub(crate) fn loopback() -> IpAddr {
 }
 
 /// Addresses at which nobody listens. They are all taken at once, so no two are alike.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
+pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
     let ip = loopback();
     let taken: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind((ip, 0)).unwrap())

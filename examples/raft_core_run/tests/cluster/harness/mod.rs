@@ -21,7 +21,7 @@ pub(crate) mod wait;
 pub(crate) mod wal;
 pub(crate) mod wire;
 
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, free_addresses};
 pub(crate) use launcher::Launcher;
 pub(crate) use load::Load;
 pub(crate) use network::Network;

@@ -331,13 +331,13 @@ mod tests {
         }
         while !matches!(next(&received), Event::DiskFull) {}
         // A few segments more, of three such entries each.
-        let mut writes = WriteId::ZERO;
+        let mut durable = WriteId::ZERO;
         for _ in 0..2 {
             disk.set_capacity(Some(disk.used_bytes() + 10_000));
             let more = persisted(&received);
-            assert!(writes < more && more < WriteId::new(20), "{more}");
+            assert!(durable < more && more < WriteId::new(20), "{more}");
             assert!(matches!(next(&received), Event::DiskFull));
-            writes = more;
+            durable = more;
         }
     }
 

@@ -384,6 +384,13 @@ fn swapped_foreign_and_missing_files_are_refused() {
     swapped.put(segments[2], &files[segments[1]]);
     assert!(refuse(&swapped, "swapped segments").contains("it was written as segment"));
 
+    // The last one, too, though a crash may leave another one's header there while it is created.
+    let last = segments[segments.len() - 1];
+    let copied = disk.fork();
+    copied.put(last, &files[segments[segments.len() - 2]]);
+    assert!(refuse(&copied, "a copy").contains("it was written as segment"));
+    assert!(copied.files().contains_key(last), "and it is still there");
+
     for gone in &segments[..segments.len() - 1] {
         let without = SimDisk::new();
         raft::storage::Disk::create_dir(&without, Path::new("wal")).unwrap();

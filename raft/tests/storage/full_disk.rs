@@ -1,10 +1,13 @@
 //! A disk that runs full at every byte.
 
-use raft::core::WriteBatch;
-use raft::storage::StorageError;
-use raft::storage::sim_disk::{Crash, SimDisk};
+use std::io::ErrorKind;
 
-use crate::script::{entry, open, random_script, run, term};
+use raft::core::WriteBatch;
+use raft::storage::sim_disk::{Crash, SimDisk};
+use raft::storage::{Persister, PersisterOptions, StorageError};
+
+use crate::faulty::FaultyDisk;
+use crate::script::{IDENTITY, SEGMENT_BYTES, entry, open, random_script, run, term};
 
 /// Failure 66: at whatever byte the disk is full, the failure says so, a
 /// restart works as soon as there is space, and everything reported durable is there.
@@ -169,6 +172,52 @@ fn failed_sync_poisons_the_persister() {
         term(0, None),
         "it was in doubt"
     );
+}
+
+/// Failures 67, 68: a sync that is part of taking a write back speaks for what was written before as well.
+/// That it failed for want of space makes nothing durable.
+#[test]
+fn a_failed_sync_while_a_write_is_taken_back_is_no_lack_of_space() {
+    let mut syncs_hit = 0;
+    for fails_at in 0.. {
+        let disk = SimDisk::new();
+        drop(open(&disk).unwrap());
+        let faulty = FaultyDisk::new(&disk, fails_at, ErrorKind::StorageFull);
+        let options = PersisterOptions {
+            segment_bytes: SEGMENT_BYTES,
+            ..PersisterOptions::default()
+        };
+        disk.set_capacity(Some(0)); // nothing is reserved
+        let Ok((mut persister, _)) = Persister::open(faulty.clone(), IDENTITY, options) else {
+            continue;
+        };
+        disk.set_capacity(Some(disk.used_bytes() + 200));
+        let hit_before = faulty.hit().is_some();
+        let first = WriteBatch {
+            hard_state: Some(term(1, None)),
+            entries: vec![entry(1, 1, &[1; 20])],
+            ..WriteBatch::default()
+        };
+        let second = WriteBatch {
+            entries: vec![entry(2, 1, &[2; 300])],
+            ..WriteBatch::default()
+        };
+        if persister.write(&first).is_err() {
+            continue;
+        }
+        let refused = persister.write(&second).unwrap_err();
+        let Some((operation, _)) = faulty.hit() else {
+            assert!(refused.is_no_space(), "{refused}");
+            break;
+        };
+        if operation == "sync" && !hit_before {
+            syncs_hit += 1;
+            assert!(matches!(refused, StorageError::Io { .. }), "{refused}");
+            let error = persister.sync().unwrap_err();
+            assert!(matches!(error, StorageError::Poisoned { .. }), "{error}");
+        }
+    }
+    assert_eq!(syncs_hit, 2, "of the zeros, and of the length");
 }
 
 /// What half arrived cannot be taken back: that is not a lack of space any more.

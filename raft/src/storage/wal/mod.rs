@@ -577,11 +577,7 @@ impl Tail {
     fn take_back(&self, bytes: usize) -> std::io::Result<()> {
         let end = self.end as u64;
         let arrived = self.file.size()?.saturating_sub(end).min(bytes as u64);
-        match wipe(self.file.as_ref(), end, arrived) {
-            // A file system that needs space to overwrite puts it elsewhere: nothing stale comes back.
-            Err(error) if is_full(&error) => {}
-            wiped => wiped?,
-        }
+        wipe(self.file.as_ref(), end, arrived)?;
         self.file.set_len(end)?;
         self.file.sync_data()
     }
@@ -599,12 +595,19 @@ impl Tail {
 /// Overwrites what is about to be cut off, durably. Some file systems show what a place held before
 /// where a file's new length reached the disk before its data did: a record of this segment, in its
 /// old place behind younger ones, would pass for one of them.
+///
+/// # Errors
+/// What is before `from` may be lost if the sync fails, whatever it calls the reason.
 fn wipe(file: &dyn DiskFile, from: u64, bytes: u64) -> std::io::Result<()> {
     if bytes == 0 {
         return Ok(());
     }
     let zeros = vec![0; usize::try_from(bytes).map_err(std::io::Error::other)?];
-    file.write_all_at(&zeros, from)?;
+    match file.write_all_at(&zeros, from) {
+        // A file system that needs space to overwrite puts it elsewhere: nothing stale comes back.
+        Err(error) if is_full(&error) => {}
+        written => written?,
+    }
     file.sync_data()
 }
 

@@ -145,6 +145,9 @@ fn stillborn(
     let is_there = match SegmentHeader::decode(&content.bytes) {
         None => is_alone && last != 1,
         Some(_) if is_alone || content.has_record_at(HEADER_BYTES) => true,
+        // Nothing that a crash leaves of another segment has records right behind its header: the header
+        // alone is written before the file has a record, and zeros are behind it.
+        Some(header) if content.has_record_of(&header) => true,
         Some(header) => {
             let before = Content::read(disk, identity, last - 1)?;
             let previous_end = usize::try_from(header.previous_end).unwrap_or(usize::MAX);
@@ -309,6 +312,12 @@ impl Content {
 
     fn has_record_at(&self, offset: usize) -> bool {
         Header::at(&self.bytes, offset, self.seed).is_some()
+    }
+
+    /// Whether there is a record of the segment that a header says this is.
+    fn has_record_of(&self, header: &SegmentHeader) -> bool {
+        let seed = Seed::new(header.identity, header.number);
+        Header::at(&self.bytes, HEADER_BYTES, seed).is_some()
     }
 
     /// Every valid record header at or after an offset, whatever lies between.

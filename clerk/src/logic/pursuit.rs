@@ -228,7 +228,14 @@ impl Pursuit {
 
     /// How the write ends when its session is gone; `None` if it may begin anew in another one,
     /// because it was certainly never done in this one.
-    pub(super) fn session_expired(&self, addr: SocketAddr, nodes: &Nodes) -> Option<ClerkError> {
+    pub(super) fn session_expired(
+        &mut self,
+        addr: SocketAddr,
+        nodes: &Nodes,
+    ) -> Option<ClerkError> {
+        // Until there is another session, whoever was asked in vain may have come to lead.
+        self.tried.clear();
+        self.busy = None;
         self.unknown.then(|| ClerkError::SessionExpired {
             by: nodes.name(addr),
         })
@@ -516,5 +523,19 @@ mod tests {
         world.failed(1, silent());
         let error = world.call.session_expired(addr(2), &world.nodes).unwrap();
         assert!(error.may_have_taken_effect());
+    }
+
+    /// It waits for another session meanwhile, and whoever it asked in vain may come to lead.
+    #[test]
+    fn an_expired_session_begins_another_round() {
+        let mut world = World::new();
+        world.nodes = Nodes::new(&[addr(1), addr(2)], 0);
+        assert_eq!(asked(&world.ask()), 1);
+        assert_eq!(asked(&world.failed(1, follower(""))), 2);
+        assert_eq!(asked(&world.failed(2, follower("127.0.0.1:3"))), 3);
+        assert_eq!(world.call.session_expired(addr(3), &world.nodes), None);
+        world.nodes.does_not_lead(addr(3));
+        world.nodes.leads(addr(1));
+        assert_eq!(asked(&world.ask()), 1);
     }
 }

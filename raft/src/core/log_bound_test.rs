@@ -237,6 +237,21 @@ fn snapshots_sent(leader: &mut Bench) -> usize {
     leader.out().iter().filter(is_one).count()
 }
 
+/// A new leader asks where its followers are; one that is full has told how far back, and stays known.
+#[test]
+fn what_a_probe_has_learned_outlasts_the_word_that_its_follower_is_full() {
+    let mut leader = Bench::leader(2, &[1, 1, 1, 1, 1]);
+    leader.step(N2, rejected(2, 5, id(3, 1)));
+    leader.step(N2, full(2, 0));
+    leader.out();
+    leader.step(N2, accepted(2, 0));
+    let sent = leader.sent_to(N2);
+    assert!(
+        matches!(&sent[..], [Message::AppendEntries { prev_log, .. }] if *prev_log == id(3, 1)),
+        "{sent:?}"
+    );
+}
+
 /// A call that is lost meanwhile is no reason to send entries either.
 #[test]
 fn a_lost_call_to_a_full_follower_is_not_made_good_before_it_has_room() {

@@ -205,8 +205,12 @@ impl Progress {
     /// may leave out, so once it has room one message finds out what it lacks.
     pub(super) fn set_full(&mut self, full: bool) {
         self.full = full;
-        if full && !matches!(self.state, ProgressState::Snapshot { .. }) {
-            self.back_up(self.match_index.next());
+        match &mut self.state {
+            _ if !full => {}
+            // It has a better idea already of where to go on.
+            ProgressState::Probe { waiting } => *waiting = false,
+            ProgressState::Replicate => self.back_up(self.match_index.next()),
+            ProgressState::Snapshot { .. } => {}
         }
     }
 

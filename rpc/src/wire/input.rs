@@ -9,7 +9,8 @@
 //! Small reads go through a scratch buffer that all connections of a loop share, so that an idle
 //! connection holds no memory; the rest of a large frame is read straight into place. Room grows
 //! with what has arrived, never with what a peer announces: a frame of 60 MiB that stops after a
-//! byte costs a byte. Only a buffer that the thread holds anyway is taken for all of it at once.
+//! byte costs a byte. Of a frame of which a share is there, the rest gets a buffer that the thread holds
+//! anyway, if it has one.
 
 use std::io::{self, Read};
 
@@ -23,6 +24,10 @@ const DIRECT_BYTES_MIN: usize = 16 << 10;
 /// The most room that is made ahead of bytes that have not arrived, unless more has arrived
 /// already.
 const ROOM_BYTES: usize = 64 << 10;
+
+/// Of a frame whose eighth has arrived, room for all of it is made where that costs no memory that
+/// was not held before: so nobody can keep more than eight times what they have sent.
+const KEPT_FOR_SHARE: usize = 8;
 
 /// The most bytes read at once, so that others have their turn between.
 const WINDOW_BYTES_MAX: usize = 128 << 10;
@@ -153,7 +158,8 @@ impl InputBuffer {
             0 => rest,
             _ => rest.min(unread.max(ROOM_BYTES) + AHEAD_BYTES),
         };
-        self.make_room(paid_for, rest);
+        let has_share = unread >= expected / KEPT_FOR_SHARE;
+        self.make_room(paid_for, if has_share { rest } else { paid_for });
         let window = rest.min(self.partial.len() - unread).min(WINDOW_BYTES_MAX);
         let bytes = source.read(&mut self.partial[unread..unread + window])?;
         self.filled = unread + bytes;
@@ -273,7 +279,7 @@ mod tests {
         let frame = vec![7; 1 << 20];
         let mut scratch = [0; 64];
         let mut buffers = Vec::new();
-        for reads_max in [20, 9] {
+        for reads_max in [20, 10] {
             let mut buffer = InputBuffer::default();
             let mut rest = &frame[..];
             let mut reads = 0;
@@ -289,6 +295,27 @@ mod tests {
             buffers.push(taken.as_ptr());
         }
         assert_eq!(buffers[0], buffers[1], "it was used again");
+    }
+
+    #[test]
+    fn whoever_announces_much_gets_no_kept_buffer_before_a_share_of_it_is_there() {
+        let large = pool::take_full(4 << 20);
+        pool::give(large);
+        let mut buffer = InputBuffer::default();
+        let mut scratch = [0; 64];
+        for _ in 0..10 {
+            let mut some = &[7; 1000][..];
+            buffer.read_from(&mut some, &mut scratch, 4 << 20).unwrap();
+        }
+        assert!(buffer.held_bytes() <= pool::BUFFER_BYTES);
+        let mut share = &[7; 512 << 10][..];
+        while !share.is_empty() {
+            buffer.read_from(&mut share, &mut scratch, 4 << 20).unwrap();
+        }
+        buffer
+            .read_from(&mut &[7][..], &mut scratch, 4 << 20)
+            .unwrap();
+        assert!(buffer.held_bytes() >= 4 << 20);
     }
 
     #[test]

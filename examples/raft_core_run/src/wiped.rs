@@ -5,7 +5,8 @@
 //!
 //! **FILE was enlarged.** Voters change by entries of the log, never by a line of FILE. A node that took
 //! that line for a vote would ask other such nodes; where those are more than the members there were,
-//! they elect a leader among themselves, and there are two clusters of one name.
+//! they elect a leader among themselves, and there are two clusters of one name. Nor is a member one that was
+//! removed, or replaced, and comes back with nothing: its number is used.
 //!
 //! A node cannot know either by itself. But those around it may: their logs hold more than a cluster that
 //! was never used, and they know who their members are. This is a help against slips, not a proof: who
@@ -58,13 +59,19 @@ pub(crate) fn refuse(
 
     let stranger = answers
         .iter()
-        .find_map(|(addr, reply)| stranger_to(*addr, reply, node))
+        .find_map(|(addr, reply)| stranger_to(*addr, reply, node, cluster))
         .or_else(|| others().find_map(|other| stranger_beside(other, node, cluster, &data_dir)));
-    if let Some(Sign { what, member, .. }) = stranger {
+    if let Some(Sign {
+        what,
+        member,
+        free_number,
+    }) = stranger
+    {
         return Err(Failure::failed(format!(
             "{what}: a line in {file} makes no member, and nodes that took it for one would found a second \
-             cluster beside the first. Delete the lines of {file} that were added, and let node {node} join: \
-             `raft_core_run --node {node} --join {member} -f {file}`",
+             cluster beside the first. Delete the lines of {file} that were added by hand, if any, and let a \
+             node join under a number that was never used: `raft_core_run --node {free_number} --join {member} \
+             -f {file}`",
         )));
     }
     if cli.one.start_empty {
@@ -138,7 +145,12 @@ fn answers_from(
 }
 
 /// That a node knows its members, and `node` is none of them.
-fn stranger_to(addr: SocketAddr, reply: &DescribeReply, node: usize) -> Option<Sign> {
+fn stranger_to(
+    addr: SocketAddr,
+    reply: &DescribeReply,
+    node: usize,
+    cluster: &ClusterFile,
+) -> Option<Sign> {
     let members = &reply.membership.as_ref()?.members;
     let is_member = members.iter().any(|member| member.node == node as u64);
     // One that is about to join knows of none.
@@ -149,7 +161,7 @@ fn stranger_to(addr: SocketAddr, reply: &DescribeReply, node: usize) -> Option<S
             members.len()
         ),
         member: addr,
-        free_number: free_number(reply, 0),
+        free_number: free_number(reply, cluster.nodes.len() as u64),
     })
 }
 

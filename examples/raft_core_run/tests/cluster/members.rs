@@ -227,7 +227,7 @@ fn lines_that_were_added_to_the_file_found_no_second_cluster() {
             assert_eq!(status.code(), Some(1), "{output}");
             let told = output.lines().last().unwrap_or_default();
             assert!(told.contains("found a second cluster"), "{told}");
-            let join = format!("--node 1 --join {}", enlarged.nodes[0]);
+            let join = format!("--node 3 --join {}", enlarged.nodes[0]);
             assert!(told.contains(&join), "{told}");
         }
     }

@@ -308,7 +308,8 @@ mod tests {
             buffer.read_from(&mut some, &mut scratch, 4 << 20).unwrap();
         }
         assert!(buffer.held_bytes() <= pool::BUFFER_BYTES);
-        let mut share = &[7; 512 << 10][..];
+        let share = vec![7; 512 << 10];
+        let mut share = &share[..];
         while !share.is_empty() {
             buffer.read_from(&mut share, &mut scratch, 4 << 20).unwrap();
         }

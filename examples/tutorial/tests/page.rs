@@ -267,10 +267,11 @@ impl Session {
         Some(self.as_shown(&String::from_utf8(output.stdout).unwrap()))
     }
 
-    /// Ends the server that was started last, and returns what it still prints.
+    /// Ends the server that was started last, and returns what it still prints. By SIGTERM: a shell has
+    /// what it runs in the background ignore the signal of ^C.
     fn interrupt(&mut self) -> String {
         let mut server = self.servers.pop().unwrap();
-        let kill = format!("kill -INT {}", server.child.id());
+        let kill = format!("kill -TERM {}", server.child.id());
         assert!(
             Command::new("sh")
                 .args(["-c", &kill])

@@ -26,7 +26,8 @@ const DIRECT_BYTES_MIN: usize = 16 << 10;
 const ROOM_BYTES: usize = 64 << 10;
 
 /// Of a frame whose eighth has arrived, room for all of it is made where that costs no memory that
-/// was not held before: so nobody can keep more than eight times what they have sent.
+/// was not held before: so nobody can keep more than sixteen times what they have sent, as a buffer
+/// may be twice the frame.
 const KEPT_FOR_SHARE: usize = 8;
 
 /// The most bytes read at once, so that others have their turn between.
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_as_large_as_one_before_is_read_into_its_buffer_at_once() {
+    fn a_frame_as_large_as_one_before_is_read_into_its_buffer() {
         let frame = vec![7; 1 << 20];
         let mut scratch = [0; 64];
         let mut buffers = Vec::new();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::config::ConfigError;
 use super::message::{AppendOutcome, Message};
 use super::testing::*;
-use super::types::{LogId, Millis, Restored, Term};
+use super::types::{HardState, LogId, Millis, Restored, Term};
 use super::{Config, Effect, ProposeError, Raft};
 
 const BOUND: usize = 2_000;
@@ -330,6 +330,33 @@ fn what_a_write_had_still_to_take_goes_once_it_has() {
     leader.sync();
     assert_eq!(leader.terms().len(), 0);
     assert_eq!(leader.raft.log_bytes(), 0);
+}
+
+/// Nor would anything ask for another one after a crash between a snapshot and its compaction.
+#[test]
+fn what_a_snapshot_was_about_to_let_go_when_the_node_crashed_goes_at_its_restart() {
+    let restored = Restored {
+        hard_state: HardState {
+            current_term: Term::new(1),
+            voted_for: None,
+        },
+        snapshot: id(90, 1),
+        membership: None,
+        prev: LogId::ZERO,
+        entries: entries(1, &[1; 90]),
+    };
+    let mut bench = Bench::restored(3, restored.clone(), small);
+    assert_eq!(bench.raft.log_bytes(), 0);
+    bench.step(N2, append(1, id(90, 1), &[1], 90));
+    bench.sync();
+    assert_eq!(bench.said(), [accepted(1, 91)]);
+
+    let retains = |config: &mut Config| {
+        config.max_log_bytes = 100 * BOUND;
+        config.retained_log_bytes = BOUND / 2;
+    };
+    let bench = Bench::restored(3, restored, retains);
+    assert!((1..=BOUND / 2).contains(&bench.raft.log_bytes()), "a tail");
 }
 
 #[test]

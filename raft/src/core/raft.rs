@@ -179,6 +179,7 @@ impl Raft {
             raft.log.reset(snapshot);
             raft.journal.reset(snapshot, LogIndex::ZERO);
         }
+        raft.compact_after_restart();
         raft.membership_changed();
         // Alone, there is no leader to wait for; but with leases there may be one that has just left,
         // to whom silence was promised before the restart.

@@ -221,6 +221,14 @@ impl Raft {
         });
     }
 
+    /// The crash may have come between a snapshot and the compaction that goes with it. No other snapshot
+    /// would be due, and a log at its bound would stay there.
+    pub(super) fn compact_after_restart(&mut self) {
+        let retained_bytes = self.config.retained_log_bytes;
+        self.drop_upto = self.log.tail_start(self.snapshot.index, retained_bytes);
+        self.go_on_with_compaction();
+    }
+
     /// A write took what was gathered. Drops what waited for that.
     pub(super) fn go_on_with_compaction(&mut self) {
         if self.drop_what_may_go() {

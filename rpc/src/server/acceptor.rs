@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 
 use super::connection::Connection;
 use super::refusal::Refusal;
-use super::registry::ServerShared;
+use super::shared::ServerShared;
 use crate::reactor::{EventLoops, LoopHandle, Next, Post, Ready, Source, Turn};
 
 /// Connections accepted in one turn; then those that exist have theirs.

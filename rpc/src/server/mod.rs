@@ -11,8 +11,9 @@ mod handler;
 mod outbox;
 mod provider;
 mod refusal;
-mod registry;
 mod reply_path;
+mod services;
+mod shared;
 mod status_port;
 mod worker_pool;
 

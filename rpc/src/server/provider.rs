@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpListener;
 
 use super::acceptor::Acceptor;
-use super::registry::{Registered, ServeOptions, ServerShared};
+use super::services::{Registered, Services};
+use super::shared::{ServeOptions, ServerShared};
 use super::status_port::StatusPort;
 use super::worker_pool::{WorkerPool, WorkerPoolOptions};
 use crate::builtin::{
@@ -311,7 +312,7 @@ impl RpcProvider {
     }
 
     /// The services of one server with the builtin ones, and how they are.
-    fn all_services(&self) -> (Vec<Registered>, Arc<ServerHealth>) {
+    fn all_services(&self) -> (Services, Arc<ServerHealth>) {
         let mut services = self.services.clone();
         let mut names: Vec<_> = services.iter().map(Registered::name).collect();
         if self.builtin {
@@ -324,7 +325,7 @@ impl RpcProvider {
             let reflection = ReflectionService::new(services.iter().map(Registered::service));
             services.push(registered_after(&services, Arc::new(reflection)));
         }
-        (services, health)
+        (Services::new(services), health)
     }
 
     /// Serves until the process ends.
@@ -422,7 +423,7 @@ impl ProviderHandle {
     /// How busy the workers of blocking services are.
     #[must_use]
     pub fn worker_queues(&self) -> Vec<WorkerQueue> {
-        self.server.worker_queues()
+        self.server.services.worker_queues()
     }
 
     /// Stops, and waits until that is done: as [`drain`](ProviderHandle::drain), for at most

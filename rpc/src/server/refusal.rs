@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 
 use super::outbox::refusal_frame;
-use super::registry::{RefusalSlot, ServerShared};
+use super::shared::{RefusalSlot, ServerShared};
 use crate::error::{Code, RpcError};
 use crate::reactor::{Next, Ready, Source, Turn};
 use crate::transport::{TLS_WANTS_ANOTHER_PORT, Transport, is_client_hello};

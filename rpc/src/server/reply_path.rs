@@ -18,7 +18,7 @@ use prost::Message;
 use super::book::{About, Asked, Book, Callback};
 use super::call::Call;
 use super::outbox::{Answer, EndedRun, Outbox, OutboxId, Replies, message_head};
-use super::registry::{ServeOptions, ServerShared};
+use super::shared::{ServeOptions, ServerShared};
 use crate::error::{Code, RpcError};
 use crate::handover::Tray;
 use crate::interceptor::ServerInterceptor;

@@ -18,7 +18,7 @@ use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 use parking_lot::{Condvar, Mutex};
 
-use super::registry::{ServerShared, VisitSlot};
+use super::shared::{ServerShared, VisitSlot};
 use crate::http::exchange;
 use crate::reactor::{EventLoops, LoopHandle, Next, Post, Ready, Source, SourceId, Turn};
 use crate::wire::{InputBuffer, OutputQueue};

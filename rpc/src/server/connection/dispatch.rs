@@ -16,7 +16,8 @@ use crate::server::call::{Call, enter_interceptors};
 use crate::server::call_state::CallState;
 use crate::server::handler::run_handler;
 use crate::server::outbox::{Answer, MethodIndex};
-use crate::server::registry::{Lookup, ServerShared, Target};
+use crate::server::services::{Lookup, Target};
+use crate::server::shared::ServerShared;
 use crate::server::worker_pool::Job;
 use crate::service::RpcContext;
 use crate::stream::Flow;
@@ -74,7 +75,7 @@ impl Connection {
     ) -> Result<(), ConnectionError> {
         let mut another = false;
         let limits = &server.options.limits;
-        let mut latest = self.latest.map(|place| server.target(place));
+        let mut latest = self.latest.map(|place| server.services.target(place));
         self.more_frames = false;
         for looked_at in 0..=FRAMES_PER_TURN {
             if self.input.is_empty() {
@@ -143,7 +144,9 @@ impl Connection {
                     traceparent => TraceContext::parse(traceparent).map(Box::new),
                 },
             };
-            let found = server.lookup(&head.service_name, &head.method_name);
+            let found = server
+                .services
+                .lookup(&head.service_name, &head.method_name);
             let args = self.input.take(frame.body_start, frame.body_size);
             self.settle_dialect(request_id, turn)?;
             match found {

@@ -24,8 +24,9 @@ use mio::net::TcpStream;
 
 use self::ending::{DrainCause, Phase};
 use self::timeouts::Timeouts;
-use super::registry::{Arrival, Membership, MethodPlace, ServerShared, VisitSlot};
 use super::reply_path::ReplyPath;
+use super::services::MethodPlace;
+use super::shared::{Arrival, Membership, ServerShared, VisitSlot};
 use crate::error::RpcError;
 use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ending::{DrainCause, IDLE_DRAIN, Phase};
 use super::{Connection, ConnectionError, Dialect};
 use crate::reactor::{Next, Turn, WAIT_MAX};
-use crate::server::registry::ServeOptions;
+use crate::server::shared::ServeOptions;
 use crate::wire::ReplyKind;
 
 /// A frame may take its time if this many bytes of it come in a second.

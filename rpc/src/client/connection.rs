@@ -22,18 +22,12 @@ use super::shared::{ChannelShared, Queued};
 use super::stream::Origin;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
-use crate::reactor::{self, Ready, WAIT_MAX};
+use crate::reactor::{self, Ready, Share, WAIT_MAX};
 use crate::transport::Transport;
 use crate::wire::{
     FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind, Written,
     check_body, peek_reply, put_request, request_len,
 };
-
-/// Bytes read in one turn; then other connections of the loop have theirs.
-const READ_BYTES_PER_TURN: usize = 128 << 10;
-
-/// Bytes written in one go; then the loop's other sources have their turn.
-const WRITE_BYTES_PER_FLUSH: usize = 256 << 10;
 
 /// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
 /// server has something to do meanwhile.
@@ -67,6 +61,7 @@ pub(super) enum Broken {
 pub(super) struct Reading<'a> {
     /// A buffer for one read.
     scratch: &'a mut [u8],
+    share: Share,
     /// Frames that were looked at.
     pub(super) frames: usize,
     /// Bytes that were read and written.
@@ -78,9 +73,10 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(scratch: &'a mut [u8]) -> Reading<'a> {
+    pub(super) fn new(scratch: &'a mut [u8], share: Share) -> Reading<'a> {
         Reading {
             scratch,
+            share,
             frames: 0,
             bytes: 0,
             again: false,
@@ -322,7 +318,7 @@ impl Connection {
         let before = self.output.unsent_bytes();
         let written = self
             .output
-            .write_up_to(WRITE_BYTES_PER_FLUSH, &mut self.stream);
+            .write_up_to(reading.share.write_bytes, &mut self.stream);
         let sent = before - self.output.unsent_bytes();
         self.sent_bytes += sent as u64;
         reading.bytes += sent;
@@ -351,7 +347,7 @@ impl Connection {
     }
 
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
-        let mut budget = READ_BYTES_PER_TURN;
+        let mut budget = reading.share.read_bytes;
         if self.more_replies {
             reading.frames += self.deliver()?;
         }

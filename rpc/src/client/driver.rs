@@ -374,7 +374,7 @@ impl Driver {
         turn: &mut Turn<'_>,
         mut f: impl FnMut(&mut Connection, &mut Reading<'_>) -> Result<(), Broken>,
     ) {
-        let mut reading = Reading::new(turn.scratch);
+        let mut reading = Reading::new(turn.scratch, turn.share);
         self.each(|connection| f(connection, &mut reading));
         let Reading {
             frames,

@@ -30,7 +30,7 @@ use super::connection::{Broken, Connection, Reading};
 use super::pending::Ended;
 use super::shared::ChannelShared;
 use crate::handover::Waiter;
-use crate::reactor::{Patience, Ready, WAIT_MAX, on_any_loop};
+use crate::reactor::{Patience, Ready, Share, WAIT_MAX, on_any_loop};
 
 /// How often the loop looks whether a connection that it has lent is still used. For as long an
 /// idle connection may go unwatched: its next caller looks at it before it sends.
@@ -298,12 +298,12 @@ impl Held {
     fn step(&mut self, patience: Duration) -> Result<(), Broken> {
         let Held { connection, seat } = self;
         while connection.take_flush_wanted() {
-            connection.on_flush(&mut Reading::new(&mut seat.scratch))?;
+            connection.on_flush(&mut Reading::new(&mut seat.scratch, Share::ALONE))?;
         }
         let mut ready = seat.wait(patience)?;
         if ready.is_any() {
             loop {
-                let mut reading = Reading::new(&mut seat.scratch);
+                let mut reading = Reading::new(&mut seat.scratch, Share::ALONE);
                 connection.on_ready(ready, &mut reading)?;
                 if !reading.again {
                     break;

@@ -12,6 +12,7 @@ use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::mailbox::{Build, LoopHandle, Post, SourceId};
 use super::patience::Patience;
+use super::share::{Company, Share};
 use super::timers::Timers;
 
 /// Events taken from the system at once.
@@ -98,6 +99,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) registry: &'a Registry,
     /// A buffer for one read, shared by all sources.
     pub(crate) scratch: &'a mut [u8],
+    /// What the source may move in this turn.
+    pub(crate) share: Share,
     alarm: &'a mut Option<Instant>,
     timers: &'a mut Timers,
     again_asked: &'a mut bool,
@@ -205,6 +208,8 @@ struct EventLoop {
     scratch: Box<[u8]>,
     again: Vec<SourceId>,
     patience: Patience,
+    company: Company,
+    share: Share,
     /// Taken by its sources since it waited last.
     frames: usize,
     /// Moved by its sources since it waited last, or let others have the processor.
@@ -233,6 +238,8 @@ impl EventLoop {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             again: Vec::new(),
             patience: Patience::default(),
+            company: Company::default(),
+            share: Share::ALONE,
             frames: 0,
             bytes: 0,
         }
@@ -252,6 +259,7 @@ impl EventLoop {
     /// One round; `false` if it was the last.
     fn turn(&mut self, events: &mut Events, posts: &mut Vec<Post>) -> bool {
         self.wait(events);
+        self.divide(events);
         for event in &*events {
             if event.token() == WAKER {
                 continue;
@@ -290,6 +298,17 @@ impl EventLoop {
             }
         });
         go_on
+    }
+
+    /// Settles what each source may move in this turn.
+    fn divide(&mut self, events: &Events) {
+        let now = now();
+        let tokens = events.iter().map(Event::token);
+        let heard = tokens.filter(|&token| token != WAKER).map(id_of);
+        for id in heard.chain(self.again.iter().copied()) {
+            self.company.called(id, now);
+        }
+        self.share = self.company.share(now);
     }
 
     fn wait(&mut self, events: &mut Events) {
@@ -444,6 +463,7 @@ impl EventLoop {
             id,
             registry: self.poll.registry(),
             scratch: &mut self.scratch,
+            share: self.share,
             alarm: &mut slot.alarm,
             timers: &mut self.timers,
             again_asked: &mut slot.again_asked,

@@ -1,4 +1,4 @@
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -183,6 +183,60 @@ impl Source for Restless {
             self.done.send(()).unwrap();
         }
         Next::Keep
+    }
+}
+
+/// Always has something to do, and reports its share of each turn.
+struct Busy {
+    shares: SyncSender<(SourceId, Share)>,
+}
+
+impl Source for Busy {
+    fn on_ready(&mut self, _ready: Ready, turn: &mut Turn<'_>) -> Next {
+        turn.again();
+        match self.shares.send((turn.id, turn.share)) {
+            Ok(()) => Next::Keep,
+            Err(_) => Next::Close,
+        }
+    }
+
+    fn on_notify(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+
+    fn on_timer(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+
+    fn on_flush(&mut self, _turn: &mut Turn<'_>) -> Next {
+        Next::Keep
+    }
+}
+
+#[test]
+fn shares_are_large_for_a_source_alone_and_small_as_soon_as_there_are_two() {
+    let loops = EventLoops::start(1, "test").unwrap();
+    let (shares, received) = mpsc::sync_channel(0);
+    let add = || {
+        let shares = shares.clone();
+        let build = Box::new(move |turn: &mut Turn<'_>| {
+            turn.again();
+            Some(Box::new(Busy { shares }) as Box<dyn Source>)
+        });
+        assert!(loops.pick().post(Post::Add(build)).is_ok());
+    };
+    add();
+    let (first, _) = received.recv_timeout(LONG).unwrap();
+    for _ in 0..3 {
+        assert_eq!(received.recv_timeout(LONG), Ok((first, Share::ALONE)));
+    }
+    add();
+    while received.recv_timeout(LONG).unwrap() == (first, Share::ALONE) {}
+    let among_others = |_| received.recv_timeout(LONG).unwrap();
+    let seen: Vec<_> = (0..4).map(among_others).collect();
+    assert!(seen.iter().any(|&(id, _)| id == first), "both have turns");
+    for (id, share) in seen {
+        assert_ne!(share, Share::ALONE, "of {id:?}");
     }
 }
 

@@ -82,7 +82,7 @@ impl Connection {
                 self.timeouts.no_frame();
                 return Ok(());
             }
-            if self.must_pause() {
+            if self.must_pause(turn.share) {
                 self.paused = true;
                 return Ok(());
             }

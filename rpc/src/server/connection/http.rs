@@ -1,7 +1,7 @@
 //! The status pages on the port of the calls: a connection that begins with `GET` or `HEAD` gets
 //! one answer, and then ends.
 
-use super::{Connection, WRITE_BYTES_PER_FLUSH};
+use super::Connection;
 use crate::http::{exchange, is_http, refusal};
 use crate::reactor::Turn;
 use crate::stats::Dialect;
@@ -35,7 +35,7 @@ impl Connection {
             self.output.push_segment(answer);
             self.goodbye = true;
             // A failure to write shows again when the socket is read.
-            let _ = self.write(WRITE_BYTES_PER_FLUSH);
+            let _ = self.write(usize::MAX);
         }
     }
 }

@@ -28,16 +28,10 @@ use super::reply_path::ReplyPath;
 use super::services::MethodPlace;
 use super::shared::{Arrival, Membership, ServerShared, VisitSlot};
 use crate::error::RpcError;
-use crate::reactor::{LoopHandle, Next, Ready, Source, Turn, now};
+use crate::reactor::{LoopHandle, Next, Ready, Share, Source, Turn, now};
 use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::transport::Transport;
 use crate::wire::{FrameError, FrontFrame, InputBuffer, OutputQueue, Written};
-
-/// Bytes read from one connection in one turn; then the others have theirs.
-const READ_BYTES_PER_TURN: usize = 128 << 10;
-
-/// Bytes written to one connection in one go; then the others have theirs.
-const WRITE_BYTES_PER_FLUSH: usize = 256 << 10;
 
 /// Frames of one connection looked at in one turn. Then their replies leave, so that the caller has
 /// something to do while the next ones are looked at. A smaller share would have both work at the
@@ -193,7 +187,7 @@ impl Connection {
         if !self.phase.reads_requests() {
             return self.discard(turn);
         }
-        let mut budget = READ_BYTES_PER_TURN;
+        let mut budget = turn.share.read_bytes;
         loop {
             if !self.input.unread().is_empty()
                 && let Err(error) = self.dispatch_arrived(turn)
@@ -253,7 +247,7 @@ impl Connection {
     }
 
     /// Whether reading must wait, after an attempt to send what can be sent.
-    fn must_pause(&mut self) -> bool {
+    fn must_pause(&mut self, share: Share) -> bool {
         let limit = self.server.options.limits.max_unsent_bytes;
         let gathered = self
             .path
@@ -267,7 +261,7 @@ impl Connection {
             // failure to write shows again then.
             self.path.ask_for_flush();
         }
-        let _ = self.write(WRITE_BYTES_PER_FLUSH);
+        let _ = self.write(share.write_bytes);
         self.output.unsent_bytes() > limit || !self.may_take_request()
     }
 
@@ -368,7 +362,7 @@ impl Connection {
             return Next::Keep;
         }
         let gathered = self.output.unsent_bytes();
-        if let Err(error) = self.write(WRITE_BYTES_PER_FLUSH) {
+        if let Err(error) = self.write(turn.share.write_bytes) {
             tracing::debug!(peer = %self.peer, %error, "connection lost with replies unsent");
             return Next::Close;
         }

@@ -22,16 +22,12 @@ use super::shared::{ChannelShared, Queued};
 use super::stream::Origin;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
-use crate::reactor::{self, Ready, Share, WAIT_MAX};
+use crate::reactor::{self, Batch, Ready, Share, WAIT_MAX};
 use crate::transport::Transport;
 use crate::wire::{
     FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind, Written,
     check_body, peek_reply, put_request, request_len,
 };
-
-/// Frames taken in one turn. Then the calls that their callbacks have begun leave, so that the
-/// server has something to do meanwhile.
-const FRAMES_PER_TURN: usize = 32;
 
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
 const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
@@ -349,7 +345,7 @@ impl Connection {
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let mut budget = reading.share.read_bytes;
         if self.more_replies {
-            reading.frames += self.deliver()?;
+            reading.frames += self.deliver(reading.share)?;
         }
         while self.readable && !self.more_replies {
             if budget == 0 {
@@ -369,7 +365,7 @@ impl Connection {
                     let drained = read.drained && self.stream.a_short_read_drains();
                     self.readable = !drained || self.read_closed;
                     reading.alarm_is_late |= self.heard();
-                    reading.frames += self.deliver()?;
+                    reading.frames += self.deliver(reading.share)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     (self.readable, self.read_closed) = (false, false);
@@ -404,9 +400,10 @@ impl Connection {
     // ---- what the server says
 
     /// Takes frames that have arrived, and tells how many it looked at.
-    fn deliver(&mut self) -> Result<usize, Broken> {
+    fn deliver(&mut self, share: Share) -> Result<usize, Broken> {
         self.more_replies = false;
         let mut delivered = 0;
+        let batch = Batch::of(self.input.unread().len(), share);
         loop {
             let unread = self.input.unread();
             // Of a reply whose header was looked at, the body has to arrive before it is again.
@@ -414,7 +411,7 @@ impl Connection {
                 break;
             }
             self.frame_bytes = 0;
-            if delivered == FRAMES_PER_TURN {
+            if !batch.goes_on(delivered, unread.len()) {
                 self.more_replies = true;
                 break;
             }

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 pub(crate) use event_loop::{Next, Ready, Source, Turn, flush_later, now};
 pub(crate) use mailbox::{LoopHandle, Post, SourceId, on_any_loop, on_group};
 pub(crate) use patience::Patience;
-pub(crate) use share::Share;
+pub(crate) use share::{Batch, Share};
 
 /// The longest time that anything waits for; what may take longer counts as taking that long. It
 /// fits 31 bits of milliseconds, as epoll's timeout must (and those on the wire do), and keeps

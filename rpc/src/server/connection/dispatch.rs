@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Connection, ConnectionError, Dialect, FRAMES_PER_TURN};
+use super::{Connection, ConnectionError, Dialect};
 use crate::error::{Code, RpcError};
 use crate::metadata::Metadata;
-use crate::reactor::Turn;
+use crate::reactor::{Batch, Turn};
 use crate::reply::ReplySlot;
 use crate::server::call::{Call, enter_interceptors};
 use crate::server::call_state::CallState;
@@ -77,7 +77,8 @@ impl Connection {
         let limits = &server.options.limits;
         let mut latest = self.latest.map(|place| server.services.target(place));
         self.more_frames = false;
-        for looked_at in 0..=FRAMES_PER_TURN {
+        let batch = Batch::of(self.input.unread().len(), turn.share);
+        for looked_at in 0.. {
             if self.input.is_empty() {
                 self.timeouts.no_frame();
                 return Ok(());
@@ -86,7 +87,7 @@ impl Connection {
                 self.paused = true;
                 return Ok(());
             }
-            if looked_at == FRAMES_PER_TURN {
+            if !batch.goes_on(looked_at, self.input.unread().len()) {
                 break;
             }
             if let Some(target) = &latest

@@ -33,11 +33,6 @@ use crate::stats::{ConnectionCells, Dialect, LoopStats};
 use crate::transport::Transport;
 use crate::wire::{FrameError, FrontFrame, InputBuffer, OutputQueue, Written};
 
-/// Frames of one connection looked at in one turn. Then their replies leave, so that the caller has
-/// something to do while the next ones are looked at. A smaller share would have both work at the
-/// same time with fewer calls in flight as well, but each costs a write here and a wake there.
-const FRAMES_PER_TURN: usize = 32;
-
 /// Why a connection ends that its peer did not end.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {

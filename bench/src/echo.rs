@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use rpc::{Done, ProviderError, ProviderHandle, ProviderOptions, RpcContext, RpcProvider};
+use rpc::{
+    Done, ProviderError, ProviderHandle, ProviderOptions, RpcContext, RpcProvider, TlsServer,
+};
 
 pub use generated::{Echo, EchoArgs, EchoReply, EchoService, EchoStub};
 
@@ -27,13 +29,14 @@ impl Echo for Server {
     }
 }
 
-/// Serves echoes from one event loop at a port that the system chooses.
+/// Serves echoes from one event loop at a port that the system chooses, over TLS if it is given.
 ///
 /// # Errors
 /// No port, or no thread.
-pub fn serve() -> Result<ProviderHandle, ProviderError> {
+pub fn serve(tls: Option<TlsServer>) -> Result<ProviderHandle, ProviderError> {
     let mut provider = RpcProvider::new(ProviderOptions {
         threads: 1,
+        tls,
         ..ProviderOptions::default()
     });
     provider.notify_service(EchoService::new(Arc::new(Server)))?;

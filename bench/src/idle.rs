@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_has_made_its_call() {
-        let server = crate::echo::serve().unwrap();
+        let server = crate::echo::serve(None).unwrap();
         let mut connection = IdleConnection::ask(server.local_addr()).unwrap();
         let head = connection.answer().unwrap();
         assert_eq!((head.request_id, head.code, head.kind), (1, 0, 0));

@@ -19,6 +19,7 @@
 
 pub mod bare;
 pub mod cell;
+pub mod certificate;
 pub mod child;
 pub mod cluster;
 pub mod command;

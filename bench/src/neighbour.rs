@@ -26,7 +26,7 @@ use crate::command::Failure;
 use crate::echo::{EchoArgs, EchoStub};
 use crate::latency::Recorder;
 use crate::round::{Figures, Ratios, Round};
-use crate::rpc_load::{channel, event_loop};
+use crate::rpc_load::{Target, channel, event_loop};
 use crate::side::Server;
 use crate::span::{Interrupt, Span};
 
@@ -126,7 +126,7 @@ impl PacedLoad {
         every: Duration,
     ) -> Result<PacedLoad, Failure> {
         let loops = event_loop()?;
-        let stub = EchoStub::new(channel(addr, &loops));
+        let stub = EchoStub::new(channel(&Target::plain(addr), &loops));
         let args = EchoArgs {
             payload: Bytes::from(vec![0x5A; payload_bytes]),
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rpc::{ChannelOptions, EventLoops, RpcChannel, RpcController, RpcError};
+use rpc::{ChannelOptions, EventLoops, RpcChannel, RpcController, RpcError, TlsClient};
 
 use crate::command::Failure;
 use crate::echo::{EchoArgs, EchoReply, EchoStub};
@@ -20,6 +20,23 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 /// More than any window of the benchmark holds: 1024 requests of 64 KiB and their headers.
 const UNSENT_BYTES_MAX: usize = 128 << 20;
 
+/// Who is called.
+#[derive(Clone)]
+pub struct Target {
+    /// The server's.
+    pub addr: SocketAddr,
+    /// `None`: it speaks none.
+    pub tls: Option<TlsClient>,
+}
+
+impl Target {
+    /// A server without TLS.
+    #[must_use]
+    pub fn plain(addr: SocketAddr) -> Target {
+        Target { addr, tls: None }
+    }
+}
+
 /// Calls with callbacks: each reply starts the next call. Dropping it ends it.
 #[derive(Debug)]
 pub struct CallbackLoad {
@@ -30,13 +47,13 @@ pub struct CallbackLoad {
 }
 
 impl CallbackLoad {
-    /// Opens `connections` to `addr`, all on one event loop, and keeps `in_flight` calls with
+    /// Opens `connections` to `target`, all on one event loop, and keeps `in_flight` calls with
     /// `payload` under way on each.
     ///
     /// # Errors
     /// No thread. What fails later is told to `recorder`.
     pub fn start(
-        addr: SocketAddr,
+        target: &Target,
         connections: usize,
         in_flight: usize,
         payload: &Bytes,
@@ -47,7 +64,7 @@ impl CallbackLoad {
         let (running, ended) = bounded(0);
         for _ in 0..connections {
             let pump = Arc::new(Pump {
-                stub: EchoStub::new(channel(addr, &loops)),
+                stub: EchoStub::new(channel(target, &loops)),
                 args: EchoArgs {
                     payload: payload.clone(),
                 },
@@ -114,12 +131,12 @@ impl BlockingLoad {
     /// # Errors
     /// No thread. What fails later is told to the recorders.
     pub fn start(
-        addr: SocketAddr,
+        target: &Target,
         payload: &Bytes,
         recorders: &[Recorder],
     ) -> Result<BlockingLoad, Failure> {
         let loops = event_loop()?;
-        let stub = EchoStub::new(channel(addr, &loops));
+        let stub = EchoStub::new(channel(target, &loops));
         let stop = Arc::new(AtomicBool::new(false));
         let (running, ended) = bounded(0);
         let load = BlockingLoad {
@@ -187,11 +204,12 @@ pub(crate) fn event_loop() -> Result<EventLoops, Failure> {
     EventLoops::start(1, "rpc-client").map_err(Failure::of("cannot start an event loop"))
 }
 
-pub(crate) fn channel(addr: SocketAddr, loops: &EventLoops) -> RpcChannel {
+pub(crate) fn channel(target: &Target, loops: &EventLoops) -> RpcChannel {
     let options = ChannelOptions {
         loops: Some(loops.clone()),
         max_unsent_bytes: UNSENT_BYTES_MAX,
+        tls: target.tls.clone(),
         ..ChannelOptions::default()
     };
-    RpcChannel::with_options(addr, options)
+    RpcChannel::with_options(target.addr, options)
 }

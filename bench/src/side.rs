@@ -21,11 +21,12 @@ use serde::Serialize;
 
 use crate::bare;
 use crate::cell::{Caller, Cell};
+use crate::certificate::{self, Certificate};
 use crate::child::{ChildProcess, program_beside};
 use crate::command::Failure;
 use crate::latency::Recorder;
 use crate::round::Round;
-use crate::rpc_load::{BlockingLoad, CallbackLoad};
+use crate::rpc_load::{BlockingLoad, CallbackLoad, Target};
 use crate::span::{Interrupt, Span};
 
 /// How long a peer's client may take to start, to connect, and to end, beside its measuring.
@@ -37,6 +38,8 @@ const PEER_LIMIT: Duration = Duration::from_secs(45);
 pub enum Side {
     /// The framework, through a generated stub.
     Rpc,
+    /// The same over TLS.
+    Tls,
     /// Frames on one mio loop: [`bare`].
     Bare,
     /// gRPC on tokio.
@@ -51,6 +54,7 @@ impl Side {
     pub fn name(self) -> &'static str {
         match self {
             Side::Rpc => "rpc",
+            Side::Tls => "tls",
             Side::Bare => "bare",
             Side::Tonic => "tonic",
             Side::Tarpc => "tarpc",
@@ -60,7 +64,7 @@ impl Side {
     /// The program that holds its server, and its client where that is no part of this one.
     fn program(self) -> Result<PathBuf, Failure> {
         match self {
-            Side::Rpc | Side::Bare => {
+            Side::Rpc | Side::Tls | Side::Bare => {
                 env::current_exe().map_err(Failure::of("cannot find this program's own file"))
             }
             Side::Tonic | Side::Tarpc => program_beside("bench_peers").map_err(|missing| {
@@ -101,6 +105,8 @@ impl Display for Way {
 pub struct Server {
     side: Side,
     addr: SocketAddr,
+    /// Of a server that speaks TLS.
+    certificate: Option<Certificate>,
     process: ChildProcess,
 }
 
@@ -112,6 +118,15 @@ impl Server {
     pub fn start(side: Side) -> Result<Server, Failure> {
         let mut command = Command::new(side.program()?);
         command.args(["serve", side.name()]);
+        let certificate = match side {
+            Side::Tls => {
+                Some(Certificate::new().map_err(Failure::of("cannot make a certificate"))?)
+            }
+            _ => None,
+        };
+        if let Some(certificate) = &certificate {
+            command.arg("--certificate").arg(certificate.dir());
+        }
         let (process, line) = ChildProcess::start_and_read_line(&mut command).map_err(
             Failure::of(format!("cannot start the {} server", side.name())),
         )?;
@@ -120,6 +135,7 @@ impl Server {
         Ok(Server {
             side,
             addr,
+            certificate,
             process,
         })
     }
@@ -142,6 +158,17 @@ impl Server {
         self.process.id()
     }
 
+    /// The framework's server, as its clients see it.
+    fn target(&self) -> Result<Target, Failure> {
+        let dir = self.certificate.as_ref().map(Certificate::dir);
+        let tls = dir.map(certificate::tls_client).transpose();
+        let tls = tls.map_err(|error| Failure::Failed(format!("no TLS: {error}")))?;
+        Ok(Target {
+            addr: self.addr,
+            tls,
+        })
+    }
+
     /// The way for a peer's client that makes the most requests a second, each tried for `length`;
     /// `None` for our own clients, which have one.
     ///
@@ -153,7 +180,7 @@ impl Server {
         length: Duration,
         interrupt: &Interrupt,
     ) -> Result<Option<Way>, Failure> {
-        if matches!(self.side, Side::Rpc | Side::Bare) {
+        if matches!(self.side, Side::Rpc | Side::Tls | Side::Bare) {
             return Ok(None);
         }
         let (mut fastest, mut most) = (None, 0.0);
@@ -204,14 +231,15 @@ impl Server {
                 let _load = client.map_err(Failure::of("cannot start the bare client"))?;
                 span(&[recorder])
             }
-            (Side::Rpc, Caller::Callback) => {
+            (Side::Rpc | Side::Tls, Caller::Callback) => {
+                let target = self.target()?;
                 let _load =
-                    CallbackLoad::start(self.addr, connections, in_flight, &payload, &recorder)?;
+                    CallbackLoad::start(&target, connections, in_flight, &payload, &recorder)?;
                 span(&[recorder])
             }
-            (Side::Rpc, Caller::Blocking) => {
+            (Side::Rpc | Side::Tls, Caller::Blocking) => {
                 let recorders: Vec<_> = (0..in_flight).map(|_| Recorder::default()).collect();
-                let _load = BlockingLoad::start(self.addr, &payload, &recorders)?;
+                let _load = BlockingLoad::start(&self.target()?, &payload, &recorders)?;
                 span(&recorders)
             }
             (Side::Tonic | Side::Tarpc, _) => self.measure_peer(cell, way, length),

@@ -44,8 +44,8 @@ fn assert_measured(cell: &Value, sides: &[&str]) {
 }
 
 #[test]
-fn bench_rpc_measures_every_cell_beside_the_bare_echo() {
-    let sides = ["rpc", "bare"];
+fn bench_rpc_measures_every_cell_beside_tls_and_the_bare_echo() {
+    let sides = ["rpc", "tls", "bare"];
     let arguments = [
         "--seconds",
         "0.05",

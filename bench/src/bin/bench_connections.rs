@@ -18,7 +18,7 @@ use bench::echo;
 use bench::idle::{IdleConnection, allow_descriptors, memory_of};
 use bench::latency::{Recorder, median};
 use bench::machine::{Machine, load};
-use bench::rpc_load::CallbackLoad;
+use bench::rpc_load::{CallbackLoad, Target};
 use bench::span::{Interrupt, Span};
 use bench::table::{Table, figure};
 use bench::usage::cpu_of;
@@ -89,7 +89,8 @@ fn run() -> Result<(), Failure> {
 
 /// The server process: prints its address, serves until standard input ends.
 fn serve() -> Result<(), Failure> {
-    let provider = echo::serve().map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
+    let provider =
+        echo::serve(None).map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
     println!("{}", provider.local_addr());
     wait_for_end_of_stdin();
     Ok(())
@@ -211,7 +212,7 @@ fn measure_echoes(
 ) -> Result<Span, Failure> {
     let payload = Bytes::from(vec![0x5A; PAYLOAD_BYTES]);
     let recorder = Recorder::default();
-    let _load = CallbackLoad::start(addr, 1, IN_FLIGHT, &payload, &recorder)?;
+    let _load = CallbackLoad::start(&Target::plain(addr), 1, IN_FLIGHT, &payload, &recorder)?;
     let length = Duration::from_secs_f64(cli.seconds);
     Span::measure(length, &[recorder], &[server], interrupt)
 }

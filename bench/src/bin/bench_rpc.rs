@@ -8,11 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bench::cell::{Cell, all_cells};
+use bench::certificate::tls_server;
 use bench::child::wait_for_end_of_stdin;
 use bench::command::{Failure, SECONDS_MIN, exit_code, parse, seconds, selected};
 use bench::machine::{Machine, load};
@@ -78,7 +80,13 @@ struct Cli {
 enum Serve {
     /// Serve echoes until standard input ends: the other process of the measurement
     #[command(hide = true)]
-    Serve { side: Side },
+    Serve {
+        side: Side,
+
+        /// Where the certificate is, of a side that speaks TLS
+        #[arg(long, value_name = "DIR")]
+        certificate: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -89,8 +97,8 @@ fn run() -> Result<(), Failure> {
     let Some(cli) = parse::<Cli>()? else {
         return Ok(());
     };
-    if let Some(Serve::Serve { side }) = cli.serve {
-        return serve(side);
+    if let Some(Serve::Serve { side, certificate }) = &cli.serve {
+        return serve(*side, certificate.as_deref());
     }
     let rows = all_cells().into_iter().map(Row::Cell);
     let rows = rows.chain([Row::Neighbour]).collect();
@@ -260,11 +268,13 @@ fn measure_cell(
 }
 
 /// The server process: prints its address, serves until standard input ends.
-fn serve(side: Side) -> Result<(), Failure> {
+fn serve(side: Side, certificate: Option<&Path>) -> Result<(), Failure> {
     match side {
-        Side::Rpc => {
+        Side::Rpc | Side::Tls => {
+            let tls = certificate.map(tls_server).transpose();
+            let tls = tls.map_err(|error| Failure::Failed(format!("no TLS: {error}")))?;
             let provider =
-                echo::serve().map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
+                echo::serve(tls).map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
             println!("{}", provider.local_addr());
             wait_for_end_of_stdin();
         }

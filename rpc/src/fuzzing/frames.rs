@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use crate::client::Raw;
 use crate::wire::{
-    FrameError, InputBuffer, Limits, Peeked, ReplyHead, RequestHead, RequestKind, check_body,
-    peek_dialect, peek_reply, peek_request, put_reply, put_request, reply_len, request_len,
+    FrameError, InputBuffer, Limits, Peeked, PlainCall, ReplyHead, RequestHead, RequestKind,
+    check_body, names_in_header, peek_dialect, peek_plain_call, peek_reply, peek_request,
+    put_reply, put_request, reply_len, request_len,
 };
 
 /// The loop's shared read buffer in small, so that reads of a few KiB fill it.
@@ -15,6 +16,9 @@ const SCRATCH_BYTES: usize = 1 << 10;
 
 /// Memory that a connection may hold beyond twice what has arrived: room made for a large frame.
 const SPARE_BYTES_MAX: usize = 130 << 10;
+
+/// Of a large frame whose eighth has arrived, a buffer may be kept that is twice the frame.
+const KEPT_TIMES_MAX: usize = 16;
 
 /// Takes `data` as what both peers of a connection send, cut anywhere.
 ///
@@ -100,9 +104,13 @@ impl Outcome {
 fn requests_at_once(stream: &[u8], limits: &Limits) -> Outcome {
     let mut outcome = Outcome::new();
     let mut rest = stream;
+    // Of the call before.
+    let mut names = None;
     loop {
         let dialect = peek_dialect(rest, limits);
-        let frame = match peek_request(rest, limits) {
+        let peeked = peek_request(rest, limits);
+        check_plain_call(rest, names.as_deref(), &peeked, limits);
+        let frame = match peeked {
             Ok(Peeked::Complete(frame)) => frame,
             Ok(Peeked::Incomplete { frame_bytes }) => {
                 assert!(frame_bytes == 0 || frame_bytes > rest.len(), "it is there");
@@ -116,9 +124,50 @@ fn requests_at_once(stream: &[u8], limits: &Limits) -> Outcome {
         let (front, after) = rest.split_at(frame.body_start + frame.body_size);
         let body = &front[frame.body_start..];
         check_request_is_read_again(&frame.head, body);
+        let head = &frame.head;
+        let text = |name| std::str::from_utf8(name).ok();
+        let called = text(&head.service_name).zip(text(&head.method_name));
+        names = called.map(|(service, method)| names_in_header(service, method));
+        check_plain_call(rest, names.as_deref(), &peek_request(rest, limits), limits);
         outcome.push(&frame.head, Some(Bytes::copy_from_slice(body)));
         rest = after;
     }
+}
+
+/// The short cut for another call of a method finds nothing, or what is there.
+fn check_plain_call(
+    input: &[u8],
+    names: Option<&[u8]>,
+    peeked: &Result<Peeked<RequestHead<'_>>, FrameError>,
+    limits: &Limits,
+) {
+    let Some(plain) = names.and_then(|names| peek_plain_call(input, names, limits)) else {
+        return;
+    };
+    let Ok(Peeked::Complete(frame)) = peeked else {
+        panic!("a plain call where there is none: {plain:?}");
+    };
+    let place = (plain.body_start, plain.body_size);
+    assert_eq!(place, (frame.body_start, frame.body_size));
+    let PlainCall {
+        args_size,
+        request_id,
+        timeout_ms,
+    } = plain.head;
+    let RequestHead {
+        service_name,
+        method_name,
+        ..
+    } = frame.head.clone();
+    let same = RequestHead {
+        service_name,
+        method_name,
+        args_size,
+        request_id,
+        timeout_ms,
+        ..RequestHead::default()
+    };
+    assert_eq!(frame.head, same, "it has nothing else");
 }
 
 fn requests_in_pieces(stream: &[u8], cuts: &[u8], limits: &Limits) -> Outcome {
@@ -300,8 +349,9 @@ impl<'a> Pieces<'a> {
         assert_eq!(read.bytes, offered - self.piece.len());
         self.arrived += read.bytes;
         let held = self.input.held_bytes();
+        let bound = (2 * self.arrived + SPARE_BYTES_MAX).max(KEPT_TIMES_MAX * self.arrived);
         assert!(
-            held <= 2 * self.arrived + SPARE_BYTES_MAX,
+            held <= bound,
             "{held} bytes held for the {} that arrived",
             self.arrived
         );

@@ -24,6 +24,12 @@ use rpc::{
 };
 
 const SEEDS: u64 = 600;
+
+/// After so many, what the others may use as well has been used.
+const WARM_SEEDS: u64 = 200;
+
+const MEMORY_BYTES_MAX: usize = 32 << 20;
+
 const WORKERS: usize = 8;
 
 /// How long a side waits for what the line has swallowed.
@@ -144,6 +150,13 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// The next number, if it is below `last`.
+fn take_below(next: &AtomicU64, last: u64) -> Option<u64> {
+    let below = |n| (n < last).then_some(n + 1);
+    next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+        .ok()
+}
+
 #[test]
 fn spoiled_records_cost_their_own_connection_only() {
     let files = Files::new();
@@ -170,27 +183,28 @@ fn spoiled_records_cost_their_own_connection_only() {
 
     let next_seed = AtomicU64::new(0);
     let (replies, cut) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| {
-                loop {
-                    let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        return;
+    let spoil_until = |last: u64| {
+        thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    while let Some(seed) = take_below(&next_seed, last) {
+                        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                        let mut rng = Rng::with_seed(seed);
+                        let answered = thread::scope(|scope| {
+                            scope.spawn(|| spoil(&listener, addr, &mut rng));
+                            call_over(&listener, &tls, &loops)
+                        });
+                        replies.fetch_add(answered, Ordering::Relaxed);
+                        cut.fetch_add(usize::from(answered < CALLS), Ordering::Relaxed);
+                        assert_eq!(say(&others, "x").unwrap().data, "x", "seed {seed}");
                     }
-                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                    let mut rng = Rng::with_seed(seed);
-                    let answered = thread::scope(|scope| {
-                        scope.spawn(|| spoil(&listener, addr, &mut rng));
-                        call_over(&listener, &tls, &loops)
-                    });
-                    replies.fetch_add(answered, Ordering::Relaxed);
-                    cut.fetch_add(usize::from(answered < CALLS), Ordering::Relaxed);
-                    assert_eq!(say(&others, "x").unwrap().data, "x", "seed {seed}");
-                }
-            });
-        }
-    });
+                });
+            }
+        });
+    };
+    spoil_until(WARM_SEEDS);
+    let warm = resident_bytes();
+    spoil_until(SEEDS);
     let (replies, cut) = (replies.into_inner(), cut.into_inner());
     println!("{cut} of {SEEDS} connections were cut, {replies} calls answered");
     assert!(cut > 300 && replies > 300);
@@ -201,4 +215,6 @@ fn spoiled_records_cost_their_own_connection_only() {
     }
     assert_eq!(server.handle.running_calls(), 0);
     assert_eq!(say(&others, "x").unwrap().data, "x");
+    let grown = resident_bytes().saturating_sub(warm);
+    assert!(grown < MEMORY_BYTES_MAX, "{grown} bytes more than at first");
 }

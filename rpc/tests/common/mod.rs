@@ -256,6 +256,13 @@ pub fn end(ended: &Ended) -> Result<Blob, RpcError> {
 
 // ---- the wire, by hand
 
+/// This process's resident memory.
+pub fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages = statm.split(' ').nth(1).unwrap();
+    pages.parse::<usize>().unwrap() * 4096
+}
+
 pub fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value >= 0x80 {

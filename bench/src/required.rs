@@ -77,11 +77,15 @@ fn requirements() -> Vec<Requirement> {
         "callback/64",
         "callback/1024",
         "connections/64",
+        "blocking/1",
     ] {
         let cell = format!("64KiB/{shape}");
         require(cell.clone(), RequestsPerS, Bare, AtLeast(1.0 / 1.2));
         require(cell, RequestsPerS, Tonic, AtLeast(1.5));
     }
+    // Not beside the bare echo, which has no callers that it would have to wake.
+    let cell = "64KiB/threads/64".to_owned();
+    require(cell, RequestsPerS, Tonic, AtLeast(1.5));
     all
 }
 

@@ -27,6 +27,7 @@ use rpc::{
 use crate::common::{HANG_GUARD, eventually};
 
 const SNAPSHOT_LOG_BYTES: usize = 20_000;
+const VALUE_BYTES: usize = 5_000;
 
 /// Less than the minute that a chunk may take (`CHUNK_TIMEOUT`): who waits for that one is found out.
 const NOT_WAITING_FOR_A_CHUNK: Duration = Duration::from_secs(30);
@@ -99,6 +100,7 @@ impl RaftRpc for Fake {
 /// A leader of three; the other two are fakes, of which one never takes anything.
 fn leader_of_fakes(
     dir: &tempfile::TempDir,
+    retained_log_bytes: usize,
 ) -> (
     KvServer,
     [ProviderHandle; 2],
@@ -121,7 +123,7 @@ fn leader_of_fakes(
     let loops = EventLoops::start(1, "test-node").unwrap();
     let node = NodeOptions {
         snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
-        retained_log_bytes: 0,
+        retained_log_bytes,
         ..NodeOptions::new(
             NodeId::new(0),
             &addresses,
@@ -135,26 +137,43 @@ fn leader_of_fakes(
     (server, fakes, arrived)
 }
 
+/// A client that overwrites one key.
+struct Writer {
+    stub: KvServerRpcStub,
+    writes: u64,
+}
+
+impl Writer {
+    fn new(server: &KvServer) -> Self {
+        let stub = KvServerRpcStub::new(RpcChannel::new(server.local_addr()));
+        Self { stub, writes: 0 }
+    }
+
+    fn write(&mut self) {
+        self.writes += 1;
+        let args = PutAppendArgs {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from(vec![7; VALUE_BYTES]),
+            op: Bytes::from_static(b"Put"),
+            client_id: Bytes::from_static(b"c"),
+            request_id: self.writes,
+            ..PutAppendArgs::default()
+        };
+        let mut controller = RpcController::with_timeout(HANG_GUARD);
+        let reply = self.stub.put_append(&mut controller, &args);
+        assert_eq!(reply.unwrap().err, "OK");
+    }
+}
+
 /// Failure 91: the leader goes on taking snapshots and dropping its log, and ends when it is told to.
 #[test]
 fn a_receiver_that_stands_still_holds_up_neither_snapshots_nor_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, _fakes, arrived) = leader_of_fakes(&dir);
-    let stub = KvServerRpcStub::new(RpcChannel::new(server.local_addr()));
-    let mut request_id = 0;
+    let (server, _fakes, arrived) = leader_of_fakes(&dir, 0);
+    let mut writer = Writer::new(&server);
     let mut write_until_snapshot_after = |index: u64| {
         eventually("a snapshot", || {
-            request_id += 1;
-            let args = PutAppendArgs {
-                key: Bytes::from_static(b"k"),
-                value: Bytes::from(vec![7; 5_000]),
-                op: Bytes::from_static(b"Put"),
-                client_id: Bytes::from_static(b"c"),
-                request_id,
-                ..PutAppendArgs::default()
-            };
-            let reply = stub.put_append(&mut RpcController::with_timeout(HANG_GUARD), &args);
-            assert_eq!(reply.unwrap().err, "OK");
+            writer.write();
             let snapshot = server.status().snapshot.index.get();
             (snapshot > index).then_some(snapshot)
         })
@@ -174,4 +193,34 @@ fn a_receiver_that_stands_still_holds_up_neither_snapshots_nor_the_end() {
         .expect("it does not wait for the receiver")
         .unwrap();
     drop(unanswered);
+}
+
+/// What the leader keeps for it is no reason for another snapshot.
+#[test]
+fn a_receiver_that_stands_still_causes_no_more_snapshots_than_the_writes_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, _fakes, arrived) = leader_of_fakes(&dir, SNAPSHOT_LOG_BYTES);
+    let mut writer = Writer::new(&server);
+    eventually("a transfer", || {
+        writer.write();
+        arrived.try_recv().ok()
+    });
+    let (mut latest, mut snapshots, mut written) = (server.status().snapshot, 0, 0);
+    // Far less than the 32 times the tail that is kept for it.
+    while written < 8 * SNAPSHOT_LOG_BYTES {
+        writer.write();
+        written += VALUE_BYTES;
+        let snapshot = server.status().snapshot;
+        snapshots += usize::from(snapshot != latest);
+        latest = snapshot;
+    }
+    let status = server.status();
+    assert!(status.log_bytes > written, "the log is kept: {status:?}");
+    // One more may have been due when the count began.
+    let most = written / SNAPSHOT_LOG_BYTES + 1;
+    assert!(
+        snapshots <= most,
+        "{snapshots} snapshots, at most {most} were due"
+    );
+    server.shutdown().unwrap();
 }

@@ -20,7 +20,7 @@ impl World {
         let process = self.process(id);
         let applied = process.state.last_applied().index;
         if process.snapshot_runs
-            || process.raft.log_bytes() <= bound
+            || !process.raft.snapshot_is_due(bound)
             || applied <= process.raft.snapshot().index.get()
         {
             return;

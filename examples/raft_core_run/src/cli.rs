@@ -113,7 +113,7 @@ pub(crate) struct Knobs {
     #[arg(long, value_enum, help_heading = "Node options")]
     pub(crate) engine: Option<Engine>,
 
-    /// Log size, in bytes, at which a node takes a snapshot
+    /// Bytes of log since its latest snapshot after which a node takes another one
     #[arg(long, value_name = "BYTES", help_heading = "Node options", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) snapshot_log_bytes: Option<u64>,
 

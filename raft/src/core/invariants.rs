@@ -81,6 +81,13 @@ impl Raft {
                 !leads || self.unapplied_bytes == unapplied,
                 "what waits is counted"
             );
+            let since_snapshot = self
+                .log
+                .bytes_between(self.snapshot.index.next(), self.handed);
+            assert!(
+                self.bytes_since_snapshot == since_snapshot,
+                "what a snapshot can let go is counted"
+            );
         }
     }
 

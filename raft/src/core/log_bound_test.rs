@@ -315,6 +315,62 @@ fn a_transfer_that_does_not_end_keeps_no_leader_at_its_bound() {
     }
 }
 
+/// A leader that keeps its log for N2, which receives a snapshot and never gets it, writes so many
+/// entries, each committed at once, and takes a snapshot whenever one is due. How many it took, and
+/// the bytes of an entry.
+fn snapshots_during_a_transfer(log_bytes: usize, writes: usize) -> (usize, usize) {
+    let mut leader = Bench::leader_of(3, 2, &[1, 1, 1], |config| {
+        config.max_log_bytes = BOUND;
+        config.retained_log_bytes = 0;
+    });
+    leader.step(N3, accepted(2, 4));
+    leader.apply();
+    leader.raft.snapshot_taken(id(4, 2));
+    leader.raft.config.retained_log_bytes = BOUND / 3;
+    leader.sync();
+    leader.step(N2, rejected(2, 3, LogId::ZERO));
+    assert_eq!(snapshots_sent(&mut leader), 1);
+    let (empty, mut snapshots) = (leader.raft.log_bytes(), 0);
+    leader.propose("there is room");
+    let entry_bytes = leader.raft.log_bytes() - empty;
+    for _ in 0..writes {
+        leader.sync();
+        let last = leader.raft.last_log();
+        leader.step(N3, accepted(2, last.index.get()));
+        leader.apply();
+        if leader.raft.snapshot_is_due(log_bytes) {
+            leader.raft.snapshot_taken(last);
+            snapshots += 1;
+        }
+        leader.propose("there is room");
+    }
+    assert_eq!(
+        leader.raft.log.prev().index > index(4),
+        snapshots > 1,
+        "it is kept"
+    );
+    (snapshots, entry_bytes)
+}
+
+/// Or each snapshot would be followed by the next one as soon as what is kept reaches `log_bytes`.
+#[test]
+fn snapshots_come_by_what_was_written_not_by_what_is_kept_for_a_receiver() {
+    let (writes, log_bytes) = (1_000, BOUND / 4);
+    let (snapshots, entry_bytes) = snapshots_during_a_transfer(log_bytes, writes);
+    let most = writes * entry_bytes / log_bytes;
+    assert!(
+        (most / 2..=most).contains(&snapshots),
+        "{snapshots} of at most {most}"
+    );
+}
+
+/// What is kept and what is new fill the log together.
+#[test]
+fn a_log_at_its_bound_is_due_for_a_snapshot_however_late_snapshots_are_wanted() {
+    let (snapshots, _) = snapshots_during_a_transfer(BOUND - 1, 1_000);
+    assert!(snapshots > 0);
+}
+
 /// A snapshot may come before the disk took what it includes. Nothing would ask for another one.
 #[test]
 fn what_a_write_had_still_to_take_goes_once_it_has() {

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::read_index::Reads;
 use super::transfer::Transfer;
 use super::types::{
-    CallId, HardState, LogId, LogIndex, Millis, NodeId, Payload, Restored, Term, WriteBatch,
+    CallId, Entry, HardState, LogId, LogIndex, Millis, NodeId, Payload, Restored, Term, WriteBatch,
     WriteId,
 };
 use crate::log_limit::LogLimit;
@@ -58,6 +58,8 @@ pub struct Raft {
     pub(super) commit_index: LogIndex,
     /// Handed to the state machine. `last_applied <= handed <= commit_index`.
     pub(super) handed: LogIndex,
+    /// Bytes of the entries after `snapshot` up to `handed`.
+    pub(super) bytes_since_snapshot: usize,
     /// Reported as applied by the state machine.
     pub(super) last_applied: LogIndex,
     /// A snapshot that the state machine must take before it is handed anything else.
@@ -151,6 +153,7 @@ impl Raft {
             held: Held::default(),
             commit_index: snapshot.index,
             handed: LogIndex::ZERO,
+            bytes_since_snapshot: 0,
             last_applied: LogIndex::ZERO,
             snapshot_to_hand: (snapshot != LogId::ZERO).then_some(snapshot),
             role: Role::Follower,
@@ -423,6 +426,7 @@ impl Raft {
         let entries = self
             .log
             .slice(self.handed.next(), self.commit_index, max_bytes);
+        self.bytes_since_snapshot += entries.iter().map(Entry::size_bytes).sum::<usize>();
         self.handed = entries
             .last()
             .expect("committed entries are in the log")

@@ -22,6 +22,16 @@ use super::types::{CallId, Compaction, LogId, LogIndex, NodeId, Term, WriteId};
 pub(super) const RECEIVER_TAIL_FACTOR: usize = 32;
 
 impl Raft {
+    /// Whether the state machine was handed more than `log_bytes` of entries since the latest
+    /// snapshot: so much, and not what is kept behind that snapshot, another one can let go.
+    ///
+    /// Half of [`Config::max_log_bytes`](super::Config::max_log_bytes) is enough in any case. No more
+    /// than the other half is kept, so a log at its bound comes to this, and a snapshot makes room.
+    #[must_use]
+    pub fn snapshot_is_due(&self, log_bytes: usize) -> bool {
+        self.bytes_since_snapshot > log_bytes.min(self.config.max_log_bytes / 2)
+    }
+
     /// A snapshot of everything up to `last_included` is durable. Lets the head of the log go (§7).
     ///
     /// # Panics
@@ -40,6 +50,9 @@ impl Raft {
             "a snapshot is of our own log"
         );
         self.snapshot = last_included;
+        self.bytes_since_snapshot = self
+            .log
+            .bytes_between(last_included.index.next(), self.handed);
         self.memberships.compact(last_included.index);
         let retained_bytes = self.config.retained_log_bytes;
         let mut drop_upto = self.log.tail_start(last_included.index, retained_bytes);
@@ -189,6 +202,7 @@ impl Raft {
         }
         tracing::info!(node = %self.config.id, %last_included, "installs a snapshot");
         let agreed = self.commit_index;
+        self.bytes_since_snapshot = 0;
         self.snapshot = last_included;
         self.snapshot_to_hand = Some(last_included);
         self.commit_index = last_included.index;

@@ -519,8 +519,7 @@ impl<W: Waiter> Driver<W> {
             OwnSnapshot::Failed(at) => at.elapsed() >= SNAPSHOT_RETRY,
         };
         if is_free
-            && self.raft.log_bytes() > self.options.snapshot_log_bytes
-            && self.delivery.delivered() > self.raft.snapshot().index
+            && self.raft.snapshot_is_due(self.options.snapshot_log_bytes)
             && self.delivery.has_room()
         {
             self.own_snapshot = OwnSnapshot::Running;

@@ -42,12 +42,11 @@ pub struct NodeOptions {
     pub max_queued_requests: usize,
     /// Commands of waiting proposals, in bytes; more are refused.
     pub max_queued_bytes: usize,
-    /// A snapshot is taken once the log in memory is larger than this, in bytes. Less than
-    /// `max_log_bytes`.
+    /// A snapshot is taken once more than this of the log was handed to the state machine since the
+    /// latest one, or half of `max_log_bytes`, in bytes. Less than `max_log_bytes`.
     pub snapshot_log_bytes: usize,
     /// What of the log stays behind a snapshot for followers that were away briefly, in bytes; up to 32
-    /// times as much, and half of `max_log_bytes`, while one of them receives a snapshot. Well below
-    /// `snapshot_log_bytes`, or snapshots would follow each other.
+    /// times as much, and half of `max_log_bytes`, while one of them receives a snapshot.
     pub retained_log_bytes: usize,
     /// While the log in memory is larger than this, in bytes, a leader refuses proposals; a follower
     /// takes no entries while so much of it is committed, and goes on once it has applied some and

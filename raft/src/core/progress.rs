@@ -31,6 +31,10 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 use super::types::{Entry, LogId, LogIndex, Millis};
 
+/// The longest pause between two transfers of a snapshot to one follower. What keeps failing needs an
+/// operator (a larger disk, say), who should not wait for longer once it is mended.
+const SNAPSHOT_RETRY_MS_MAX: u64 = 60_000;
+
 /// One follower, as its leader sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
@@ -49,6 +53,10 @@ pub(super) struct Progress {
     resend_at: Millis,
     /// Before this no other transfer of a snapshot is started.
     snapshot_retry_at: Millis,
+    /// Transfers that have failed, since one last brought the follower on.
+    failed_transfers: u32,
+    /// The most bytes of a snapshot that the follower has said it holds.
+    snapshot_bytes_held: u64,
     /// When a reply of this term last came (`CheckQuorum`, thesis §6.2).
     pub(super) last_heard: Millis,
     /// The latest round of reads that this follower has confirmed (thesis §6.4).
@@ -98,6 +106,8 @@ impl Progress {
             full: false,
             resend_at: now,
             snapshot_retry_at: now,
+            failed_transfers: 0,
+            snapshot_bytes_held: 0,
             last_heard: now,
             acked_round: 0,
             catch_up: CatchUp {
@@ -175,6 +185,7 @@ impl Progress {
             return false;
         }
         self.match_index = match_index;
+        self.failed_transfers = 0;
         if match_index >= self.catch_up.goal {
             self.catch_up = CatchUp {
                 goal: last_index,
@@ -252,11 +263,26 @@ impl Progress {
         now >= self.snapshot_retry_at
     }
 
-    /// The transfer failed: probe again when the follower is heard.
-    pub(super) fn snapshot_failed(&mut self, now: Millis, retry_at: Millis) {
+    /// It holds so many bytes of a snapshot. A transfer that gets further than any before it goes on
+    /// there next time, so the next one may come soon. One that starts again each time gets no further.
+    pub(super) fn holds_of_snapshot(&mut self, bytes: u64) {
+        if bytes > self.snapshot_bytes_held {
+            self.snapshot_bytes_held = bytes;
+            self.failed_transfers = 0;
+        }
+    }
+
+    /// The transfer failed: probe again when the follower is heard, but send no snapshot before an
+    /// election timeout has passed, and twice as long after each further failure: all that a follower
+    /// cannot keep (its disk is too small, say) would travel again each time.
+    pub(super) fn snapshot_failed(&mut self, now: Millis, config: &Config) {
         self.state = ProgressState::Probe { waiting: true };
         self.resend_at = now;
-        self.snapshot_retry_at = retry_at;
+        let doubled = 1_u64.checked_shl(self.failed_transfers).unwrap_or(u64::MAX);
+        let pause_ms = config.election_timeout_ms.1.saturating_mul(doubled);
+        let longest_ms = SNAPSHOT_RETRY_MS_MAX.max(config.election_timeout_ms.1);
+        self.snapshot_retry_at = now.plus(pause_ms.min(longest_ms));
+        self.failed_transfers = self.failed_transfers.saturating_add(1);
     }
 
     /// The transfer ended well. If that changed nothing else, probing finds out what is needed.

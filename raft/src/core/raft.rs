@@ -295,10 +295,10 @@ impl Raft {
             Message::InstallSnapshotReply {
                 term,
                 last_included,
+                next_offset,
                 installed,
-                ..
             } => {
-                self.on_install_snapshot_reply(from, term, last_included, installed);
+                self.on_install_snapshot_reply(from, term, last_included, next_offset, installed);
             }
             Message::TimeoutNow { term } => self.on_timeout_now(from, call, term),
             Message::TimeoutNowReply { term } => {

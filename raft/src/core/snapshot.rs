@@ -107,7 +107,7 @@ impl Raft {
         } else if let Some(progress) = self.progress.get_mut(&to)
             && progress.state == (ProgressState::Snapshot { last_included })
         {
-            progress.snapshot_failed(self.now, self.now.plus(self.config.election_timeout_ms.1));
+            progress.snapshot_failed(self.now, &self.config);
         }
     }
 
@@ -184,10 +184,16 @@ impl Raft {
         from: NodeId,
         term: Term,
         last_included: LogId,
+        next_offset: u64,
         installed: bool,
     ) {
-        if self.hear_follower(from, term) && installed {
+        if !self.hear_follower(from, term) {
+            return;
+        }
+        if installed {
             self.on_installed(from, last_included);
+        } else {
+            self.progress_of(from).holds_of_snapshot(next_offset);
         }
     }
 

@@ -337,6 +337,50 @@ fn a_failed_transfer_is_tried_again_after_an_election_timeout_when_the_follower_
     assert_eq!(sent_after_ms, [500], "once, until its end is reported");
 }
 
+/// How long after a failed transfer to N2, which holds `held` bytes of it, the next one begins.
+fn pause_after_failure(bench: &mut Bench, snapshot: LogId, held: u64) -> u64 {
+    let match_index = bench.raft.progress[&N2].match_index.get();
+    bench.step(N2, reply(2, snapshot, held));
+    bench.raft.snapshot_sent(N2, snapshot, false);
+    let begins = (1..=4_000).find(|_| {
+        bench.pass(25);
+        bench.step(N2, accepted(2, match_index));
+        bench.step(N3, accepted(2, snapshot.index.get()));
+        !snapshots_sent(&bench.out()).is_empty()
+    });
+    25 * begins.expect("within 100 seconds")
+}
+
+/// A follower whose disk is too small for the snapshot would be sent all of it again and again.
+#[test]
+fn transfers_that_keep_failing_come_ever_less_often_until_one_gets_further() {
+    let growing = [
+        500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000,
+    ];
+    let mut bench = compacted_leader();
+    bench.step(N2, rejected(2, 3, LogId::ZERO));
+    assert_eq!(snapshots_sent(&bench.out()), [id(4, 2)]);
+    let mut pauses = |held| growing.map(|_| pause_after_failure(&mut bench, id(4, 2), held));
+    assert_eq!(pauses(100), growing);
+    assert_eq!(pauses(99), [60_000; 9], "no further than before");
+    assert_eq!(pauses(101), growing);
+
+    bench.step(N2, installed(2, id(4, 2), 102));
+    bench.propose("after");
+    bench.sync();
+    bench.step(N3, accepted(2, 5));
+    bench.apply();
+    bench.raft.snapshot_taken(id(5, 2));
+    bench.raft.unreachable(N2);
+    bench.step(N2, accepted(2, 4));
+    assert_eq!(snapshots_sent(&bench.out()), [id(5, 2)]);
+    assert_eq!(
+        pause_after_failure(&mut bench, id(5, 2), 0),
+        500,
+        "it got on"
+    );
+}
+
 /// Failure 97.
 #[test]
 fn compaction_past_a_follower_whose_window_is_lost_leads_to_a_snapshot() {

@@ -76,6 +76,14 @@ impl Raft {
         self.journal.durable_index()
     }
 
+    /// As leader: all of our log is committed, by others alone, as our own disk lacks the end of it.
+    /// So a majority of them has room for entries.
+    #[must_use]
+    pub fn is_stored_by_others(&self) -> bool {
+        let last = self.log.last().index;
+        self.role == Role::Leader && self.commit_index == last && self.durable_index() < last
+    }
+
     /// The last entry that the latest durable snapshot includes.
     #[must_use]
     pub fn snapshot(&self) -> LogId {

@@ -26,6 +26,23 @@ fn handing_over_to_n3() -> Bench {
     leader
 }
 
+/// What is durable here as well may be committed by this disk and one other, and say nothing of a third.
+#[test]
+fn only_what_the_own_disk_lacks_shows_that_a_majority_of_the_others_stores() {
+    let mut leader = Bench::leader(1, &[]);
+    leader.step(N2, accepted(1, 1));
+    assert_eq!(leader.commit(), 1);
+    assert!(!leader.raft.is_stored_by_others());
+    leader.propose("more");
+    leader.out();
+    leader.step(N2, accepted(1, 2));
+    assert!(!leader.raft.is_stored_by_others(), "only N2 has it");
+    leader.step(N3, accepted(1, 2));
+    assert!(leader.raft.is_stored_by_others());
+    leader.sync();
+    assert!(!leader.raft.is_stored_by_others());
+}
+
 #[test]
 fn a_transfer_that_takes_too_long_is_given_up_and_told_once() {
     let mut leader = handing_over_to_n3();

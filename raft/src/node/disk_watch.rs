@@ -5,8 +5,9 @@
 //! does: its requests for votes wait for a durable term. ([`DiskWatch`])
 //!
 //! A full disk holds nothing up at once, so there is time to hand over well: the leader takes no more
-//! writes, and goes once the others have committed those that it took. Then a majority of them has
-//! room, and a successor among them has everything. Until then nobody would lead better; it stays.
+//! writes, and goes once the others have committed those that it took and its own disk has not. Then a
+//! majority of them has room, and a successor among them has everything. Until then nobody would lead
+//! better; it stays.
 //!
 //! When the disks of a majority hang or are full, nobody can lead better. The leader stays, for reads
 //! and for the moment when the disks answer, but takes no more writes: they could only end as

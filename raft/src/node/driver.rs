@@ -329,8 +329,10 @@ impl<W: Waiter> Driver<W> {
 
     /// Why this leader takes no proposal at the moment.
     fn has_no_room(&self) -> Option<Refusal> {
-        if self.disk.is_full() {
-            // It resigns as soon as somebody else can lead.
+        // It resigns as soon as somebody else can lead. Where its disk lacks no entry (what has no space
+        // is a compaction, say), it takes one: that shows whether others have room.
+        let lacks_entries = self.raft.durable_index() < self.raft.last_log().index;
+        if self.disk.is_full() && lacks_entries {
             Some(Refusal::DiskFull)
         } else if self.commits.is_stalled() {
             Some(Refusal::Stalled)
@@ -493,11 +495,7 @@ impl<W: Waiter> Driver<W> {
 
     /// Once the others have committed what this leader took, they lead on while it waits for room.
     fn resign_if_disk_is_full(&mut self) {
-        if self.disk.is_full()
-            && self.raft.role() == Role::Leader
-            && self.raft.commit_index() == self.raft.last_log().index
-            && self.raft.resign()
-        {
+        if self.disk.is_full() && self.raft.is_stored_by_others() && self.raft.resign() {
             tracing::error!(
                 node = %self.options.id, data_dir = %self.options.data_dir.display(),
                 "the disk is full; this node resigns as leader until there is room"

@@ -73,7 +73,8 @@ impl Gauges {
     }
 }
 
-/// Makes an empty engine: one at start, another for each snapshot that replaces the state.
+/// Makes an empty engine: one at start, two for each snapshot that replaces the state (nothing, then
+/// what the snapshot says).
 pub(crate) type NewEngine<E> = Box<dyn Fn() -> Result<E, EngineError> + Send>;
 
 pub(crate) struct Applier<E: Engine> {
@@ -185,7 +186,8 @@ impl<E: Engine> Applier<E> {
         Ok(())
     }
 
-    /// Replaces the state. A snapshot of the old state that is being written is given up first.
+    /// Replaces the state. The old one goes first, and a snapshot of it that is being written: nobody
+    /// reads it meanwhile, as reads wait behind this, and there may be no memory for both.
     fn install(&mut self, snapshot: &InstalledSnapshot) -> Result<(), ApplierError> {
         let id = snapshot.last_included();
         let started = Instant::now();
@@ -193,6 +195,7 @@ impl<E: Engine> Applier<E> {
         let reader = snapshot
             .open()
             .map_err(|source| ApplierError::Open { id, source })?;
+        self.state = StateMachine::new((self.new_engine)()?, self.options.clone())?;
         self.state = StateMachine::restore((self.new_engine)()?, self.options.clone(), reader)
             .map_err(|source| ApplierError::Restore { id, source })?;
         tracing::info!(
@@ -310,5 +313,119 @@ impl<W: io::Write> io::Write for Interruptible<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proto::kv::{KvServerRpcStub, PutAppendArgs};
+    use raft::{NodeId, NodeOptions, RaftNode};
+    use rpc::{EventLoops, RpcChannel, RpcController};
+
+    use super::*;
+    use crate::engine::MemoryEngine;
+    use crate::server::{KvServer, KvServerOptions};
+
+    /// Only ends a test that hangs.
+    const HANG_GUARD: Duration = Duration::from_mins(1);
+
+    /// A value of the old state, by which to tell whether that is still there.
+    struct Old(Arc<()>);
+
+    impl AsRef<[u8]> for Old {
+        fn as_ref(&self) -> &[u8] {
+            b"old"
+        }
+    }
+
+    /// A node alone, which takes a snapshot after every write.
+    fn options(dir: &tempfile::TempDir) -> NodeOptions {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let loops = EventLoops::start(1, "test-node").unwrap();
+        let addresses = [listener.local_addr().unwrap()];
+        NodeOptions {
+            snapshot_log_bytes: 0,
+            ..NodeOptions::new(
+                NodeId::new(0),
+                &addresses,
+                7,
+                dir.path().join("node0"),
+                loops,
+            )
+        }
+    }
+
+    /// Leaves a directory with a snapshot that has a key.
+    fn write_and_take_a_snapshot(dir: &tempfile::TempDir) {
+        let server = KvServer::start(KvServerOptions::new(options(dir)).unwrap()).unwrap();
+        let stub = KvServerRpcStub::new(RpcChannel::new(server.local_addr()));
+        let started = Instant::now();
+        for request_id in 1.. {
+            let args = PutAppendArgs {
+                key: Bytes::from_static(b"new"),
+                value: Bytes::from_static(b"new"),
+                op: Bytes::from_static(b"Put"),
+                client_id: Bytes::from_static(b"c"),
+                request_id,
+                ..PutAppendArgs::default()
+            };
+            let written = stub.put_append(&mut RpcController::with_timeout(HANG_GUARD), &args);
+            // Entry 1 is the leader's own.
+            if server.status().snapshot.index.get() >= 2 {
+                return server.shutdown().unwrap();
+            }
+            assert!(started.elapsed() < HANG_GUARD, "no snapshot; {written:?}");
+        }
+    }
+
+    /// A follower that is sent a snapshot may not have the memory for two states.
+    #[test]
+    fn the_old_state_is_gone_before_a_snapshot_is_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        write_and_take_a_snapshot(&dir);
+        let (node, apply_chan) = RaftNode::start(options(&dir)).unwrap();
+        let ApplyMsg::Install(snapshot) = apply_chan.recv_timeout(HANG_GUARD).unwrap() else {
+            panic!("a node that has a snapshot begins with it")
+        };
+
+        let alive = Arc::new(());
+        let references = Arc::new(Mutex::new(Vec::new()));
+        let (watched, seen) = (Arc::downgrade(&alive), Arc::clone(&references));
+        let new_engine = move || {
+            seen.lock().unwrap().push(watched.strong_count());
+            Ok(MemoryEngine::new())
+        };
+        let mut applier = Applier::new(
+            Box::new(new_engine),
+            StateMachineOptions::default(),
+            node.handle(),
+            Arc::new(LogClock::new(Instant::now())),
+            Arc::new(Gauges::default()),
+        )
+        .unwrap();
+        let old = Bytes::from_owner(Old(alive));
+        applier
+            .state
+            .engine
+            .put(Bytes::from_static(b"old"), old)
+            .unwrap();
+        applier.install(&snapshot).unwrap();
+
+        assert_eq!(
+            applier.state.get(b"new").unwrap().as_deref(),
+            Some(&b"new"[..])
+        );
+        let references = references.lock().unwrap();
+        assert_eq!(references.first(), Some(&1), "the old state has it");
+        assert_eq!(
+            references.last(),
+            Some(&0),
+            "when the new one's engine is made"
+        );
     }
 }

@@ -10,6 +10,8 @@
 //!          '----- pause (backoff, jitter) <---------- pause, same node again
 //! ```
 //!
+//! A read that any node may answer asks another one after that pause instead of the overloaded one.
+//!
 //! All under one deadline. Nothing here reads a clock or sends anything.
 
 use std::net::SocketAddr;
@@ -36,7 +38,8 @@ pub(super) struct Pursuit {
     anywhere: bool,
     /// Asked in vain in this round. At most all configured nodes and [`HINTED_PER_ROUND_MAX`].
     tried: Vec<SocketAddr>,
-    /// Refused for overload: it is asked again after the pause, not another node.
+    /// Refused for overload: it is asked again after the pause, not another node. Never set where any
+    /// node may answer.
     busy: Option<SocketAddr>,
     /// Pauses so far.
     pauses: u32,
@@ -156,7 +159,12 @@ impl Pursuit {
         self.overloaded = matches!(failure, Failure::Busy { .. });
         let (text, round_is_over) = match failure {
             Failure::Busy { text } => {
-                self.busy = Some(addr);
+                // A pause in any case: where one is busy, the others may soon be.
+                if self.anywhere {
+                    nodes.does_not_read(addr);
+                } else {
+                    self.busy = Some(addr);
+                }
                 (text, true)
             }
             Failure::NotLeader { hint } => {
@@ -466,6 +474,30 @@ mod tests {
         world.now = ends;
         world.nodes.leads(addr(2));
         assert_eq!(asked(&world.ask()), 1);
+    }
+
+    /// A follower may refuse reads for as long as it lags, beside others that would answer.
+    #[test]
+    fn after_an_overloaded_node_a_read_that_any_may_answer_goes_to_another_after_a_pause() {
+        let mut world = World::new();
+        world.call = world.call.anywhere();
+        let mut port = asked(&world.ask());
+        for next in [2, 3, 1] {
+            let busy = Failure::Busy {
+                text: "too many reads wait".to_owned(),
+            };
+            let Step::Pause(ends) = world.failed(port, busy) else {
+                panic!("no pause")
+            };
+            world.now = ends;
+            port = asked(&world.ask());
+            assert_eq!(port, next);
+            assert_eq!(
+                world.nodes.best_reader(&[]),
+                Some(addr(next)),
+                "other reads too"
+            );
+        }
     }
 
     #[test]

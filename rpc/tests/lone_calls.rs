@@ -5,13 +5,20 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+mod by_hand;
 mod common;
 
-use std::thread;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel as mpsc_channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use by_hand::{ByHand, Link, REPLY_PONG, Reply};
 use common::*;
-use rpc::{ChannelOptions, Code, ProviderOptions, RpcChannel, RpcController};
+use prost::Message;
+use rpc::{ChannelOptions, Code, ProviderOptions, RpcChannel, RpcController, RpcError};
 
 /// More than it takes for a connection to be lent.
 const LONE_CALLS: usize = 100;
@@ -116,6 +123,160 @@ fn a_channel_is_dropped_while_its_connection_is_lent() {
         thread::yield_now();
     }
 }
+
+// ---- a server that talks of other things
+
+/// Answers to pings that nobody has sent.
+fn pongs(number: usize) -> Vec<u8> {
+    let pong = Reply {
+        kind: REPLY_PONG,
+        ..Reply::default()
+    };
+    pong.encode_length_delimited_to_vec().repeat(number)
+}
+
+/// Returns the number of the last one.
+fn answer_lone_calls(link: &mut Link) -> u64 {
+    let mut last = 0;
+    for number in 0..LONE_CALLS {
+        last = link.next_call().id;
+        link.reply(last, &number.to_string());
+    }
+    last
+}
+
+/// A server that answers lone calls. From the next call on it sends what nobody asked for, faster
+/// than a client takes it; then it answers that call.
+struct Talker {
+    channel: RpcChannel,
+    /// The talk is under way.
+    begun: Receiver<()>,
+    /// It may end.
+    enough: Arc<AtomicBool>,
+    thread: JoinHandle<Link>,
+}
+
+impl Talker {
+    /// More than a client takes in one turn, by far.
+    const BEGUN_BYTES: usize = 4 << 20;
+
+    fn serve() -> Talker {
+        let server = ByHand::listen();
+        let addr = server.addr;
+        let (sender, begun) = mpsc_channel();
+        let enough = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&enough);
+        let thread = thread::spawn(move || {
+            let mut link = server.accept();
+            answer_lone_calls(&mut link);
+            let call = link.next_call();
+            let pongs = pongs(100_000);
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                link.stream.write_all(&pongs).unwrap();
+                sent += pongs.len();
+                if sent >= Talker::BEGUN_BYTES {
+                    let _ = sender.send(());
+                }
+            }
+            link.reply(call.id, "at last");
+            link
+        });
+        let channel = channel_to(addr, ChannelOptions::default());
+        lone_calls(&channel);
+        Talker {
+            channel,
+            begun,
+            enough,
+            thread,
+        }
+    }
+
+    /// A blocking call on a thread of its own, since it is to be seen whether it ends.
+    fn call(&self, timeout: Duration) -> Receiver<Result<Blob, RpcError>> {
+        let (sender, ended) = mpsc_channel();
+        let channel = self.channel.clone();
+        thread::spawn(move || {
+            let mut controller = RpcController::with_timeout(timeout);
+            let _ = sender.send(channel.call(&SAY, &mut controller, &blob("x")));
+        });
+        ended
+    }
+
+    fn stop(self) {
+        self.enough.store(true, Ordering::Relaxed);
+        // The client reads on meanwhile, or else this would wait for it.
+        self.thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_lone_call_ends_at_its_deadline_while_its_server_talks_of_other_things() {
+    let talker = Talker::serve();
+    let lone = talker.call(Duration::from_millis(200));
+    assert_eq!(end(&lone).unwrap_err().code(), Code::DeadlineExceeded);
+    talker.begun.recv_timeout(LONG).unwrap();
+    talker.stop();
+}
+
+#[test]
+fn others_have_their_turn_while_the_server_of_a_lone_call_talks_of_other_things() {
+    let talker = Talker::serve();
+    let lone = talker.call(LONG);
+    talker.begun.recv_timeout(LONG).unwrap();
+    let second = talker.call(Duration::from_millis(5));
+    assert_eq!(end(&second).unwrap_err().code(), Code::DeadlineExceeded);
+    talker.enough.store(true, Ordering::Relaxed);
+    assert_eq!(end(&lone).unwrap().data, "at last");
+    talker.stop();
+}
+
+/// The connection is wanted back while its caller looks through what has arrived. Its socket reports
+/// nothing then: it was emptied, and takes no more, since the call is large and the server answers
+/// before it has read it.
+#[test]
+fn what_a_connection_brings_back_unread_is_read() {
+    const ROUNDS: usize = 20;
+    let server = ByHand::listen();
+    let channel = channel_to(server.addr, ChannelOptions::default());
+    let (sender, answered) = mpsc_channel();
+    let (ended, may_read) = mpsc_channel();
+    let thread = thread::spawn(move || {
+        let mut link = server.accept();
+        for _ in 0..ROUNDS {
+            let id = answer_lone_calls(&mut link) + 1;
+            assert_eq!(link.stream.peek(&mut [0]).unwrap(), 1, "the call comes");
+            let reply = Reply {
+                id,
+                ..Reply::default()
+            };
+            let mut frames = pongs(20_000);
+            frames.extend(reply.encode_length_delimited_to_vec());
+            link.stream.write_all(&frames).unwrap();
+            sender.send(()).unwrap();
+            may_read.recv_timeout(LONG).unwrap();
+            assert_eq!(link.next_call().id, id);
+            let second = link.next_call().id;
+            link.reply(second, "second");
+        }
+        link
+    });
+    let large = vec![3; 20_000_000];
+    for _ in 0..ROUNDS {
+        lone_calls(&channel);
+        thread::scope(|scope| {
+            let lone = scope.spawn(|| say(&channel, &large));
+            answered.recv_timeout(LONG).unwrap();
+            let second = begin(&channel, &SAY, RpcController::with_timeout(LONG), "x");
+            assert_eq!(lone.join().unwrap().unwrap().data, "");
+            ended.send(()).unwrap();
+            assert_eq!(end(&second).unwrap().data, "second");
+        });
+    }
+    thread.join().unwrap();
+}
+
+// ---- many callers
 
 #[test]
 fn callers_come_and_go_at_random() {

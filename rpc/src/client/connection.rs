@@ -180,10 +180,14 @@ impl Connection {
             && self.proven
             && !self.left
             && !self.flush_wanted
-            && !self.readable
-            && !self.more_replies
+            && !self.has_more_to_read()
             && self.pinged_at.is_none()
             && self.pong_owed.is_none()
+    }
+
+    /// It stopped reading at its share: no event is going to tell that there is more.
+    pub(super) fn has_more_to_read(&self) -> bool {
+        self.readable || self.more_replies
     }
 
     /// Has the socket watched by another poll.

@@ -210,6 +210,10 @@ impl Driver {
             Fetched::Here(connection, broken) => {
                 self.lone_calls = 0;
                 turn.alarm_by(connection.next_alarm());
+                if connection.has_more_to_read() {
+                    // Its socket may report nothing.
+                    turn.again();
+                }
                 self.link = Link::Connected(connection);
                 if let Some(broken) = broken {
                     self.disconnect(&broken);

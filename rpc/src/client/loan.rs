@@ -234,9 +234,11 @@ impl Loans {
             held: Some(held),
             broken: None,
         };
-        // What has happened to it while nobody watched.
+        // What has happened to it while nobody watched. Where that is more than a share, the loop
+        // sees to it: what comes after it may be the connection's end.
         borrowed.step(Duration::ZERO);
-        borrowed.is_usable().then_some(borrowed)
+        let all_seen = borrowed.is_usable() && !borrowed.connection().has_more_to_read();
+        all_seen.then_some(borrowed)
     }
 
     fn is_recalled(&self) -> bool {
@@ -286,7 +288,9 @@ impl Borrowed<'_> {
         }
     }
 
-    /// Sends what there is, waits for something to happen, and lets the connection see to it.
+    /// Sends what there is, waits for something to happen, and lets the connection see to it. It
+    /// reads a share at most and goes on with the next step: whatever a server sends, alarms are
+    /// looked at in between, and whether others want the connection.
     fn step(&mut self, patience: Duration) {
         if let Err(broken) = self.held().step(patience) {
             self.broken = Some(broken);
@@ -300,16 +304,10 @@ impl Held {
         while connection.take_flush_wanted() {
             connection.on_flush(&mut Reading::new(&mut seat.scratch, Share::ALONE))?;
         }
-        let mut ready = seat.wait(patience)?;
-        if ready.is_any() {
-            loop {
-                let mut reading = Reading::new(&mut seat.scratch, Share::ALONE);
-                connection.on_ready(ready, &mut reading)?;
-                if !reading.again {
-                    break;
-                }
-                ready = Ready::default();
-            }
+        let more = connection.has_more_to_read();
+        let ready = seat.wait(if more { Duration::ZERO } else { patience })?;
+        if more || ready.is_any() {
+            connection.on_ready(ready, &mut Reading::new(&mut seat.scratch, Share::ALONE))?;
         }
         let now = Instant::now();
         if connection.next_alarm() <= now {

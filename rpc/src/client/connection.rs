@@ -32,6 +32,11 @@ use crate::wire::{
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
 const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
 
+/// The most that is still read of a connection that cannot be written to any more: what may have
+/// arrived by then, as a socket's receive buffer holds no more (`net.ipv4.tcp_rmem`: 6 MiB, since
+/// Linux 6.16 32 MiB). A server that goes on sending must not hold the loop.
+const LAST_BYTES_MAX: usize = 32 << 20;
+
 /// The numbers of our own pings begin here, far from those of calls.
 const FIRST_PING: u64 = 1 << 48;
 
@@ -334,16 +339,28 @@ impl Connection {
         flushed: Result<(), Broken>,
         reading: &mut Reading<'_>,
     ) -> Result<(), Broken> {
-        self.readable |= flushed.is_err();
-        let mut read = self.read(reading);
-        while flushed.is_err() && read.is_ok() && self.more_replies {
-            read = self.read(reading);
-        }
+        let read = if flushed.is_ok() {
+            self.read(reading)
+        } else {
+            self.read_last(reading, LAST_BYTES_MAX)
+        };
         // What a server said for a reason goes before the break that followed.
         if matches!(read, Err(Broken::Refused(_))) {
             return read;
         }
         flushed.and(read)
+    }
+
+    /// Reads all that has arrived, as there is no next turn: until `bytes_max` are reached, and then
+    /// only looks at the frames that are here.
+    fn read_last(&mut self, reading: &mut Reading<'_>, bytes_max: usize) -> Result<(), Broken> {
+        let bytes_max = reading.bytes + bytes_max;
+        self.readable = true;
+        while self.has_more_to_read() {
+            self.readable &= reading.bytes < bytes_max;
+            self.read(reading)?;
+        }
+        Ok(())
     }
 
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
@@ -645,3 +662,7 @@ fn error_of(head: &ReplyHead<'_>) -> RpcError {
     };
     error.with_may_have_executed(!head.refused)
 }
+
+#[cfg(test)]
+#[path = "connection_test.rs"]
+mod tests;

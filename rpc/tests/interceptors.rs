@@ -10,12 +10,13 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex};
 
 use common::*;
+use prost::Message;
 use rpc::interceptors::{
     AccessLog, CallMetrics, MethodLimits, TokenAuth, TokenCredentials, TokenError,
 };
 use rpc::{
-    ChannelOptions, ClientInterceptor, Code, ProviderOptions, RpcChannel, RpcController, RpcError,
-    ServerInterceptor,
+    CallOutcome, ChannelOptions, ClientInterceptor, Code, FinishedCall, OutgoingCall,
+    ProviderOptions, RpcChannel, RpcController, RpcError, ServerInterceptor,
 };
 use server_side::{Extra, one_thread, receive_frame, serve_spring, spring};
 
@@ -205,6 +206,74 @@ fn a_method_has_no_more_calls_under_way_than_its_limit() {
         server.next_held().echo();
         end(&next).unwrap();
     }
+}
+
+// ---- panics
+
+/// Panics before or after a call whose metadata or arguments ask for it.
+struct Panics;
+
+impl ClientInterceptor for Panics {
+    fn before(&self, call: &mut OutgoingCall<'_>) -> Result<(), RpcError> {
+        let asked = call.metadata.get_str("panic") == Some("before");
+        assert!(!asked, "before a call (expected in this test)");
+        Ok(())
+    }
+
+    fn after(&self, _: &FinishedCall<'_>, outcome: &CallOutcome<'_>) {
+        let asked = outcome.request_bytes == blob(AFTER).encoded_len();
+        assert!(!asked, "after a call (expected in this test)");
+    }
+}
+
+/// What [`Panics`] knows a call by, on its way back: no other call here has so many bytes.
+const AFTER: &str = "panic after it";
+
+#[test]
+fn an_interceptor_of_a_client_that_panics_costs_its_call_and_no_other() {
+    let server = serve();
+    let metrics = Arc::new(CallMetrics::new());
+    let options = ChannelOptions {
+        interceptors: vec![
+            Arc::clone(&metrics) as Arc<dyn ClientInterceptor>,
+            Arc::new(Panics),
+        ],
+        ..ChannelOptions::default()
+    };
+    let channel = channel_to(server.addr(), options);
+    let other = begin(&channel, &HOLD, RpcController::new(), "x");
+    let held = server.next_held();
+
+    let mut controller = RpcController::with_timeout(LONG);
+    controller.set_metadata("panic", "before");
+    let before: Result<Blob, _> = channel.call(&SAY, &mut controller, &blob("x"));
+    let error = before.unwrap_err();
+    assert_eq!(
+        (error.code(), error.text(), error.may_have_executed()),
+        (
+            Code::Internal,
+            "an interceptor panicked before the call",
+            false
+        )
+    );
+    let error = say(&channel, AFTER).unwrap_err();
+    assert_eq!(
+        (error.code(), error.text(), error.may_have_executed()),
+        (
+            Code::Internal,
+            "an interceptor panicked after the call",
+            true
+        )
+    );
+    // As the interceptor around it sees it.
+    let stats = metrics.snapshot();
+    let say_stats = stats.iter().find(|it| it.method == "Say").unwrap();
+    assert_eq!(say_stats.count_of(Code::Internal), 2);
+
+    held.echo();
+    assert_eq!(end(&other).unwrap().data, "x");
+    assert_eq!(say(&channel, "x").unwrap().data, "x");
+    assert_eq!(server.handle.connections(), 1);
 }
 
 // ---- records

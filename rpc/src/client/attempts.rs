@@ -7,6 +7,7 @@
 //!     └── pause (no thread waits) ◄── it may be repeated ───────────┘
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,8 +111,8 @@ impl Attempts {
             .map(|deadline| deadline.saturating_duration_since(begun));
         let mut metadata = self.terms.metadata.clone();
         if let Err(error) = self.run_befores(&mut metadata, &mut timeout) {
-            let ended = Ended::from(error);
-            self.run_afters(&ended);
+            let mut ended = Ended::from(error);
+            self.run_afters(&mut ended);
             return self.finish(ended);
         }
         let (controller, args) = (self.controller.clone(), self.args.clone());
@@ -140,7 +141,7 @@ impl Attempts {
 
     /// The attempt has ended.
     fn ended(mut self: Box<Self>, mut ended: Ended) {
-        self.run_afters(&ended);
+        self.run_afters(&mut ended);
         if let Err(error) = &ended.result
             && !self.controller.was_given_up(self.terms.serial)
         {
@@ -173,19 +174,22 @@ impl Attempts {
             return Ok(());
         };
         for interceptor in &self.targets.options.interceptors {
-            interceptor.before(&mut OutgoingCall {
+            let mut call = OutgoingCall {
                 method: self.method,
                 peer: server.addr,
                 metadata,
                 timeout,
                 attempt: self.attempt,
-            })?;
+            };
+            let before = catch_unwind(AssertUnwindSafe(|| interceptor.before(&mut call)));
+            before.unwrap_or_else(|_| Err(panicked(self.method, "before")))?;
             self.current.entered += 1;
         }
         Ok(())
     }
 
-    fn run_afters(&mut self, ended: &Ended) {
+    /// A panic ends the call, and those further out see it.
+    fn run_afters(&mut self, ended: &mut Ended) {
         let entered = std::mem::take(&mut self.current.entered);
         let Some(server) = &self.current.server else {
             return;
@@ -196,17 +200,24 @@ impl Attempts {
             attempt: self.attempt,
             reply_metadata: &ended.metadata,
         };
-        let reply_bytes = ended.result.as_ref().map_or(0, Bytes::len);
-        let outcome = CallOutcome {
-            error: ended.result.as_ref().err(),
-            elapsed: self.current.begun.elapsed(),
-            request_bytes: self.args.len(),
-            reply_bytes: reply_bytes + self.current.item_bytes,
-            items: self.current.items,
-        };
+        let elapsed = self.current.begun.elapsed();
         let interceptors = &self.targets.options.interceptors;
         for interceptor in interceptors[..entered].iter().rev() {
-            interceptor.after(&call, &outcome);
+            let reply_bytes = ended.result.as_ref().map_or(0, Bytes::len);
+            let outcome = CallOutcome {
+                error: ended.result.as_ref().err(),
+                elapsed,
+                request_bytes: self.args.len(),
+                reply_bytes: reply_bytes + self.current.item_bytes,
+                items: self.current.items,
+            };
+            let after = || interceptor.after(&call, &outcome);
+            if catch_unwind(AssertUnwindSafe(after)).is_err() {
+                let error = panicked(self.method, "after");
+                let result = ended.result.as_ref();
+                let executed = result.err().is_none_or(RpcError::may_have_executed);
+                ended.result = Err(error.with_may_have_executed(executed));
+            }
         }
     }
 
@@ -264,6 +275,14 @@ impl Attempts {
             completion.end(ended);
         }
     }
+}
+
+/// How a call ends that an interceptor panicked at: its defect, and no other call's.
+fn panicked(method: &MethodDescriptor, when: &str) -> RpcError {
+    let MethodDescriptor { service, method } = method;
+    tracing::error!(service, method, "an interceptor panicked {when} a call");
+    let text = format!("an interceptor panicked {when} the call");
+    RpcError::new(Code::Internal, text)
 }
 
 impl Drop for Attempts {

@@ -234,6 +234,30 @@ fn a_peer_that_has_answered_is_asked_again_as_soon_as_it_is_quiet() {
     }
 }
 
+/// The clock of a slow request does not count for what follows it, be that more than one turn takes.
+#[test]
+fn a_frame_behind_a_slow_one_and_a_full_turn_has_its_own_time() {
+    let server = serve_spring(ProviderOptions {
+        frame_timeout: SHORT * 20,
+        ..one_thread()
+    });
+    let (mut socket, mut slow, mut bystander) = (server.socket(), server.socket(), server.socket());
+    let requests: Vec<u8> = (1..=33).flat_map(say).collect();
+    socket.send(&requests[..1]);
+    slow.send(&requests[..1]);
+    until_pong(&mut bystander);
+    std::thread::sleep(SHORT * 10);
+    let (rest, last_byte) = requests[1..].split_at(requests.len() - 2);
+    socket.send(rest);
+    for id in 1..=32 {
+        assert_eq!(receive_frame(&mut socket).request_id, id);
+    }
+    // The time of the first one is over before this.
+    assert_eq!(slow.receive_until_closed(), b"");
+    socket.send(last_byte);
+    assert_eq!(receive_frame(&mut socket).request_id, 33);
+}
+
 #[test]
 fn a_sender_of_one_byte_at_a_time_is_given_up() {
     let server = serve_spring(ProviderOptions {

@@ -73,14 +73,12 @@ impl Connection {
         server: &Arc<ServerShared>,
         turn: &mut Turn<'_>,
     ) -> Result<(), ConnectionError> {
-        let mut another = false;
         let limits = &server.options.limits;
         let mut latest = self.latest.map(|place| server.services.target(place));
         self.more_frames = false;
         let batch = Batch::of(self.input.unread().len(), turn.share);
         for looked_at in 0.. {
             if self.input.is_empty() {
-                self.timeouts.no_frame();
                 return Ok(());
             }
             if self.must_pause(turn.share) {
@@ -95,7 +93,7 @@ impl Connection {
                 && let Some(frame) =
                     peek_plain_call(self.input.unread(), &target.method.names_in_header, limits)
             {
-                another = true;
+                self.timeouts.no_frame();
                 turn.took_frames(1);
                 let PlainCall {
                     request_id,
@@ -112,14 +110,14 @@ impl Connection {
             let frame = match self.front.peek(self.input.unread(), peek)? {
                 Peeked::Incomplete { .. } => {
                     let begun = self.input.unread().len();
-                    if self.timeouts.frame_begun(another, self.arrived, begun) {
+                    if self.timeouts.frame_begun(self.now, begun) {
                         self.set_alarm(turn);
                     }
                     return Ok(());
                 }
                 Peeked::Complete(frame) => frame,
             };
-            another = true;
+            self.timeouts.no_frame();
             turn.took_frames(1);
             let head = frame.head;
             if head.kind == RequestKind::Unknown {

@@ -27,7 +27,7 @@ pub(super) struct Timeouts {
     /// An unanswered ping.
     asked: Option<Instant>,
     next_ping: u64,
-    /// The frame at the front of the input: when it was looked at, and how many bytes of it there
+    /// The frame that the input ends within: when it was looked at, and how many bytes of it there
     /// were.
     frame: Option<(Instant, usize)>,
     /// The peer speaks HTTP, and its request began then.
@@ -103,17 +103,16 @@ impl Timeouts {
         self.idle_since = now;
     }
 
-    /// The input is empty.
+    /// The frame at the front of the input was whole.
     pub(super) fn no_frame(&mut self) {
         self.frame = None;
     }
 
-    /// The input ends within a frame; `another`: not the one that it ended in before. `true`: that
-    /// is news.
-    pub(super) fn frame_begun(&mut self, another: bool, arrived: Instant, bytes: usize) -> bool {
-        let news = another || self.frame.is_none();
+    /// The input ends within a frame. `true`: that is news.
+    pub(super) fn frame_begun(&mut self, now: Instant, bytes: usize) -> bool {
+        let news = self.frame.is_none();
         if news {
-            self.frame = Some((arrived, bytes));
+            self.frame = Some((now, bytes));
         }
         news
     }
@@ -357,8 +356,8 @@ mod tests {
     fn a_frame_may_take_long_if_it_comes_fast_enough() {
         let (start, options) = (Instant::now(), options());
         let mut timeouts = Timeouts::new(start);
-        assert!(timeouts.frame_begun(false, start, 10));
-        assert!(!timeouts.frame_begun(false, start, 20), "it is the same");
+        assert!(timeouts.frame_begun(start, 10));
+        assert!(!timeouts.frame_begun(start, 20), "it is the same");
         let mut due = |at, frame_bytes| {
             let situation = Situation {
                 frame_bytes,
@@ -416,11 +415,7 @@ mod tests {
             ..options()
         };
         let begun: [(&str, Begin, Situation); 6] = [
-            (
-                "a frame",
-                |it, at| assert!(it.frame_begun(true, at, 1)),
-                FRAMED,
-            ),
+            ("a frame", |it, at| assert!(it.frame_begun(at, 1)), FRAMED),
             ("life", |it, at| assert!(!it.heard(at)), FRAMED),
             (
                 "idleness",
@@ -510,7 +505,7 @@ mod tests {
                 match random.u8(0..6) {
                     0 => drop(timeouts.heard(now)),
                     1 => timeouts.idle(now),
-                    2 => drop(timeouts.frame_begun(random.bool(), now, 5)),
+                    2 => drop(timeouts.frame_begun(now, 5)),
                     3 => timeouts.no_frame(),
                     4 => timeouts.http_begun(now),
                     _ => {}

@@ -11,9 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use by_hand::*;
-use common::{Blob, LONG, SAY, begin, blob, end, say, serve, serve_at};
+use common::{
+    Blob, LONG, SAY, Server, Socket, begin, blob, echo_request, end, say, serve, serve_at,
+    serve_with,
+};
 use rpc::{
-    Backoff, Balance, ChannelOptions, ChannelState, Code, EventLoops, MethodDescriptor,
+    Backoff, Balance, ChannelOptions, ChannelState, Code, EventLoops, Limits, MethodDescriptor,
     ProviderOptions, RpcChannel, RpcController,
 };
 
@@ -240,6 +243,85 @@ fn a_call_that_may_have_been_executed_is_tried_nowhere_else() {
     );
     assert!(error.text().contains(&first.addr.to_string()), "{error}");
     assert!(!error.text().contains(&second.addr.to_string()), "{error}");
+}
+
+/// A server with one connection, which somebody else has.
+fn full() -> (Server, Socket) {
+    let server = serve_with(ProviderOptions {
+        limits: Limits {
+            max_connections: 1,
+            ..Limits::default()
+        },
+        ..ProviderOptions::default()
+    });
+    let mut socket = server.socket();
+    socket.send(&echo_request(&SAY, 1, "first"));
+    assert_eq!(socket.receive_reply().request_id, 1);
+    (server, socket)
+}
+
+#[test]
+fn a_call_that_a_full_server_refuses_is_tried_at_the_next() {
+    let (full_server, _somebody) = full();
+    let (other_server, _somebody_else) = full();
+    let (full, other) = (full_server.addr(), other_server.addr());
+    let idle = serve();
+    let channel = over(&[full, other, idle.addr()], Balance::PickFirst, LONG);
+    assert_eq!(answers(&channel, 3), ["who?"; 3]);
+
+    let channel = over(&[full, other], Balance::PickFirst, LONG);
+    let error = say(&channel, "who?").unwrap_err();
+    assert_eq!(
+        (error.code(), error.may_have_executed()),
+        (Code::ResourceExhausted, false)
+    );
+    let reasons = error.text().matches("Limits::max_connections").count();
+    assert_eq!(reasons, 2, "{error}");
+}
+
+#[test]
+fn a_call_that_is_refused_by_itself_is_tried_at_the_next_and_an_executed_one_is_not() {
+    let first = ByHand::listen();
+    let channel = over(&[first.addr, named("second")], Balance::PickFirst, LONG);
+    let call = begin(&channel, &SAY, patient(), "x");
+    let mut link = first.accept();
+    let id = link.next_call().id;
+    link.fail(id, Code::ResourceExhausted, true);
+    assert_eq!(end(&call).unwrap().data, "second");
+
+    // What a handler says is an answer; and no other server has what this one lacks.
+    for (code, refused) in [
+        (Code::ResourceExhausted, false),
+        (Code::Unimplemented, true),
+    ] {
+        let call = begin(&channel, &SAY, patient(), "x");
+        let id = link.next_call().id;
+        link.fail(id, code, refused);
+        let error = end(&call).unwrap_err();
+        assert_eq!((error.code(), error.may_have_executed()), (code, !refused));
+    }
+}
+
+/// The channel's own bound is one for each server.
+#[test]
+fn a_call_beyond_what_may_be_under_way_to_one_server_goes_to_the_next() {
+    let (first, second) = (serve(), serve());
+    let options = ChannelOptions {
+        loops: Some(EventLoops::start(1, "client").unwrap()),
+        max_in_flight: 1,
+        ..ChannelOptions::default()
+    };
+    let addrs = [first.addr(), second.addr()];
+    let channel = RpcChannel::over(&addrs, Balance::PickFirst, options);
+    let call = || begin(&channel, &common::HOLD, patient(), "x");
+    let calls = [call(), call()];
+    let held = [first.next_held(), second.next_held()];
+    let error = end(&call()).unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    held.into_iter().for_each(common::Held::echo);
+    for call in &calls {
+        end(call).unwrap();
+    }
 }
 
 #[test]

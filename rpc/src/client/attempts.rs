@@ -37,7 +37,7 @@ pub(super) struct Attempts {
     /// What the server may send of a stream; 0: the reply is no stream.
     credit: u32,
     completion: Option<Completion>,
-    /// Servers tried in this round, and why they could not be reached.
+    /// Servers tried in this round, and why they did not take the call.
     tried: Vec<usize>,
     reasons: Vec<String>,
     round: u32,
@@ -146,14 +146,14 @@ impl Attempts {
             && !self.controller.was_given_up(self.terms.serial)
         {
             let error = error.clone();
-            if error.code() == Code::Unavailable && !error.may_have_executed() {
+            if is_for_the_next(&error) {
                 self.reasons.push(error.text().to_owned());
                 if self.tried.len() < self.targets.len() && self.has_time(Duration::ZERO) {
                     return self.start();
                 }
                 if self.reasons.len() > 1 {
-                    let text = format!("no server can be reached: {}", self.reasons.join("; "));
-                    ended.result = Err(RpcError::new(Code::Unavailable, text));
+                    let text = format!("no server took the call: {}", self.reasons.join("; "));
+                    ended.result = Err(RpcError::new(error.code(), text));
                 }
             }
             if let Some(pause) = self.pause_before_retry(&error) {
@@ -291,6 +291,13 @@ impl Drop for Attempts {
             completion.end(forgotten().into());
         }
     }
+}
+
+/// Whether another server may well take a call that one did not: it cannot be reached there, or has
+/// no room, be that at the server, on the connection, for the method, or in our own queue to it.
+fn is_for_the_next(error: &RpcError) -> bool {
+    let elsewhere = matches!(error.code(), Code::Unavailable | Code::ResourceExhausted);
+    elsewhere && !error.may_have_executed()
 }
 
 /// A call between two attempts.

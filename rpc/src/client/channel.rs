@@ -36,8 +36,10 @@ use crate::service::MethodDescriptor;
 /// A channel connects when it is used, waits for that at most `connect_timeout`, and after a
 /// failure lets calls fail at once until its backoff has passed; the next call then tries again.
 /// Of several servers it leaves out those that are down, looks after them in the background, and
-/// takes one back when it answers; a call that was certainly not executed at one of them is tried
-/// at the next.
+/// takes one back when it answers. A call that was certainly not executed at one of them because it
+/// cannot be reached (`UNAVAILABLE`) or a bound was reached (`RESOURCE_EXHAUSTED`: a limit of the
+/// server, or of what may be under way to it) is tried at the next. If no server takes it, it fails
+/// with the code of the last and the reasons of all.
 ///
 /// A server that drains asks its clients to leave: new calls then connect again, those under way
 /// end where they are.

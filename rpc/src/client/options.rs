@@ -81,12 +81,12 @@ pub struct ChannelOptions {
     pub backoff: Backoff,
     /// What the server may make us hold, and the largest arguments that we send.
     pub limits: Limits,
-    /// Calls that may be under way at once to one server; further ones fail with
+    /// Calls that may be under way at once to one server; further ones go to another, or fail with
     /// `RESOURCE_EXHAUSTED`. A server refuses what is beyond its own
     /// [`Limits::max_in_flight`], which is as large by default: 1024.
     pub max_in_flight: usize,
-    /// Request bytes that may wait for the server to take them. A call that would exceed it fails
-    /// with `RESOURCE_EXHAUSTED`, unless nothing else waits. By default 64 MiB.
+    /// Request bytes that may wait for the server to take them. A call that would exceed it goes to
+    /// another, or fails with `RESOURCE_EXHAUSTED`, unless nothing else waits. By default 64 MiB.
     pub max_unsent_bytes: usize,
     /// When a call times out while the server has been silent for this long (and for twice that
     /// call's timeout) although calls were under way, the connection is given up as dead. The

@@ -6,7 +6,7 @@ mod common;
 mod server_side;
 
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -165,10 +165,40 @@ fn a_caller_may_say_goodbye_by_itself() {
     assert_eq!(receive_frame(&mut other).request_id, 1);
 }
 
+/// Who has begun to speak when the drain begins does not know of it.
+#[test]
+fn the_first_request_of_a_connection_is_served_although_a_drain_came_before_its_end() {
+    let server = serve_spring(one_thread());
+    let mut framed = server.socket();
+    let first = spring("Say", 1, vec![7; 100_000], Extra::default());
+    framed.send(&first[..50_000]);
+    let mut legacy = server.socket();
+    let requests = [say(0), say(0)].concat();
+    legacy.send(&requests[..3]);
+    let mut bystander = server.socket();
+    // One loop looks at all of them in turn: by now it has at the others as well.
+    until_pong(&mut bystander);
+    let drained = drain(server.handle, LONG);
+    assert_eq!(receive_frame(&mut bystander).kind, kind::GOAWAY);
+    bystander.send(&control(GOODBYE, 1, 0));
+
+    framed.send(&first[50_000..]);
+    legacy.send(&requests[3..]);
+    let goaway = receive_frame(&mut framed);
+    assert_eq!((goaway.kind, goaway.code), (kind::GOAWAY, 0));
+    assert_eq!(receive_frame(&mut framed).data().len(), 100_000);
+    framed.send(&control(GOODBYE, 1, 0));
+    assert_eq!(framed.receive_until_closed(), b"");
+    assert_eq!(legacy.receive_until_closed(), b"\x0a\x01x", "and no other");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
 /// Shuts its own provider down when it is called.
 struct Suicide {
     handle: Arc<Mutex<Option<ProviderHandle>>>,
     others: Mutex<Vec<Done<Blob>>>,
+    /// Takes callers that came just before.
+    late: Sender<[Socket; 2]>,
 }
 
 impl Service for Suicide {
@@ -186,7 +216,17 @@ impl Service for Suicide {
             self.others.lock().unwrap().push(done);
             return;
         }
-        drop(self.handle.lock().unwrap().take());
+        let Some(handle) = self.handle.lock().unwrap().take() else {
+            return done.run(blob("late"));
+        };
+        // The loop is here, so nobody has accepted these when the drain begins.
+        let late = [say(1), say(0)].map(|request| {
+            let mut socket = Socket::connect(handle.local_addr());
+            socket.send(&request);
+            socket
+        });
+        self.late.send(late).unwrap();
+        drop(handle);
         // Running calls are finished all the same, also those of other connections.
         for other in self.others.lock().unwrap().drain(..) {
             thread::spawn(move || other.run(blob("other")));
@@ -196,7 +236,7 @@ impl Service for Suicide {
 }
 
 #[test]
-fn a_handle_dropped_on_its_own_loop_does_not_hang() {
+fn a_handle_dropped_on_its_own_loop_does_not_hang_and_fails_no_call() {
     for own_loops in [true, false] {
         let shared = EventLoops::start(1, "shared").unwrap();
         let mut provider = RpcProvider::new(ProviderOptions {
@@ -204,9 +244,11 @@ fn a_handle_dropped_on_its_own_loop_does_not_hang() {
             ..one_thread()
         });
         let handle = Arc::new(Mutex::new(None));
+        let (late, late_callers) = channel();
         let suicide = Suicide {
             handle: Arc::clone(&handle),
             others: Mutex::default(),
+            late,
         };
         provider.notify_service(suicide).unwrap();
         let started = provider.start("127.0.0.1:0").unwrap();
@@ -232,5 +274,11 @@ fn a_handle_dropped_on_its_own_loop_does_not_hang() {
             assert_eq!(replies, 1);
             assert_eq!(socket.receive_until_closed(), b"");
         }
+        let [mut framed, mut legacy] = late_callers.recv_timeout(LONG).unwrap();
+        assert_eq!(receive_frame(&mut framed).kind, kind::GOAWAY);
+        assert_eq!(receive_frame(&mut framed).data(), "late");
+        framed.send(&control(GOODBYE, 1, 0));
+        assert_eq!(framed.receive_until_closed(), b"");
+        assert_eq!(legacy.receive_until_closed(), b"\x0a\x04late");
     }
 }

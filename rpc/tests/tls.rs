@@ -116,6 +116,15 @@ struct TlsSocket(StreamOwned<ClientConnection, TcpStream>);
 impl TlsSocket {
     /// Connects, handshake included.
     fn connect(addr: SocketAddr, files: &Files) -> TlsSocket {
+        let TlsSocket(mut stream) = TlsSocket::silent(addr, files);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        TlsSocket(stream)
+    }
+
+    /// Connects and says nothing.
+    fn silent(addr: SocketAddr, files: &Files) -> TlsSocket {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(files.ca.pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
@@ -127,11 +136,7 @@ impl TlsSocket {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut stream = StreamOwned::new(tls, Socket::connect(addr).stream);
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).unwrap();
-        }
-        TlsSocket(stream)
+        TlsSocket(StreamOwned::new(tls, Socket::connect(addr).stream))
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -546,6 +551,32 @@ fn a_drain_asks_callers_to_go_and_lets_their_calls_end() {
     assert!(drained.try_recv().is_err(), "a call is running");
     held.echo();
     assert_eq!(end(&ended).unwrap().data, "held");
+    assert!(drained.recv_timeout(LONG).unwrap());
+}
+
+#[test]
+fn a_drain_waits_for_a_first_call_while_its_handshake_goes_on() {
+    let served = Served::with(one_thread());
+    let channel = served.channel();
+    say(&channel, "x").unwrap();
+    let mut slow = TlsSocket::silent(served.addr(), &served.files);
+    until(|| served.handle.connections() == 2);
+    let mut handle = served.handle;
+    let (sender, drained) = self::channel();
+    thread::spawn(move || sender.send(handle.drain(LONG)).unwrap());
+    until(|| channel.state() == ChannelState::Idle);
+
+    let mut hello = Vec::new();
+    slow.0.conn.write_tls(&mut hello).unwrap();
+    for part in hello.chunks(hello.len().div_ceil(4)) {
+        slow.0.sock.write_all(part).unwrap();
+        // Together they take longer than a caller may be quiet.
+        thread::sleep(Duration::from_millis(200));
+    }
+    slow.send(&echo_request(&SAY, 1, "late"));
+    let goaway = [2, 0x30, 4];
+    let expected = [&goaway, &reply(1, b"late")[..]].concat();
+    assert_eq!(slow.receive_until_closed(), expected);
     assert!(drained.recv_timeout(LONG).unwrap());
 }
 

@@ -16,6 +16,10 @@ use crate::reactor::{EventLoops, LoopHandle, Next, Post, Ready, Source, Turn};
 /// Connections accepted in one turn; then those that exist have theirs.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Connections accepted before the listener is closed: as many as Linux lets wait, unless it is told
+/// otherwise (`net.core.somaxconn`).
+const LAST_ACCEPTS_MAX: usize = 4096;
+
 /// The pause when the system has no descriptor left for us. Short enough to recover at once,
 /// long enough not to spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -60,10 +64,11 @@ impl Acceptor {
                 tracing::error!(%addr, %error, "the listener cannot be watched");
                 return None;
             }
-            acceptor
-                .server
-                .add_acceptor(&on_loop, turn.id)
-                .then(|| Box::new(acceptor) as Box<dyn Source>)
+            if !acceptor.server.add_acceptor(&on_loop, turn.id) {
+                acceptor.accept_the_last();
+                return None;
+            }
+            Some(Box::new(acceptor) as Box<dyn Source>)
         };
         // The caller holds the loops, so they have not ended.
         let _ = handle.post(Post::Add(Box::new(build)));
@@ -88,6 +93,18 @@ impl Acceptor {
         }
         turn.again();
         Next::Keep
+    }
+
+    /// Takes what waits in the backlog: for its callers these connections are made, and may have a
+    /// call on the way, which a listener that is closed over them would fail.
+    fn accept_the_last(&mut self) {
+        for _ in 0..LAST_ACCEPTS_MAX {
+            match self.listener.accept() {
+                Ok((stream, peer)) => self.deal(stream, peer),
+                Err(error) if of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn deal(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -159,6 +176,7 @@ impl Source for Acceptor {
     /// The provider shuts down.
     fn on_notify(&mut self, _turn: &mut Turn<'_>) -> Next {
         if self.server.is_draining() {
+            self.accept_the_last();
             Next::Close
         } else {
             Next::Keep

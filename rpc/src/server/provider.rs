@@ -432,10 +432,14 @@ impl ProviderHandle {
         self.drain(self.grace);
     }
 
-    /// Stops in order. Accepts no more connections, and asks callers to begin new calls elsewhere.
-    /// What they begin here until they have heard that is still served. Running calls may go on
-    /// until all are answered, but no longer than `timeout`; then every connection is closed.
-    /// Legacy callers cannot be asked: each has the call that it has begun answered, and no other.
+    /// Stops in order. Accepts the connections that are made already and no more, and asks callers
+    /// to begin new calls elsewhere. What they begin here until they have heard that is still
+    /// served. Running calls may go on until all are answered, but no longer than `timeout`; then
+    /// every connection is closed. Legacy callers cannot be asked: each has the call that it has
+    /// begun answered, and no other.
+    ///
+    /// A caller is asked when its first request is there, which tells how it speaks. One that has
+    /// sent nothing for half a second, not even a part of that, is closed.
     ///
     /// Returns when all of that is done; `true`: no call was cut off. That is soon after `timeout`
     /// at the latest, unless a handler blocks an event loop: that is waited for five seconds more,

@@ -62,7 +62,8 @@ struct Members {
     next_connection: u64,
     /// Accepted, but not yet with their loops.
     arriving: usize,
-    draining: bool,
+    /// The server is shutting down: finish by then.
+    drain_until: Option<Instant>,
     /// The loops, if they have to outlive the provider's handle until all members have gone.
     kept: Option<EventLoops>,
 }
@@ -182,10 +183,11 @@ impl ServerShared {
     /// Notes the acceptor; `false` if the server is shutting down already.
     pub(super) fn add_acceptor(&self, handle: &Arc<LoopHandle>, id: SourceId) -> bool {
         let mut members = self.members.lock();
-        if !members.draining {
+        let goes_on = members.drain_until.is_none();
+        if goes_on {
             members.acceptor = AcceptorState::Running(Arc::clone(handle), id);
         }
-        !members.draining
+        goes_on
     }
 
     /// The listener is closed.
@@ -254,14 +256,14 @@ impl ServerShared {
 
     /// Whether [`drain`](ServerShared::drain) was called.
     pub(super) fn is_draining(&self) -> bool {
-        self.members.lock().draining
+        self.members.lock().drain_until.is_some()
     }
 
     /// Tells all members to finish by then.
     pub(super) fn drain(&self, until: Instant) {
         let (acceptor, connections) = {
             let mut members = self.members.lock();
-            members.draining = true;
+            members.drain_until = Some(until);
             let connections: Vec<_> = members.connections.values().map(Arc::clone).collect();
             (members.acceptor.clone(), connections)
         };
@@ -297,22 +299,24 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// The connection has reached its loop; `None` if the server is shutting down.
-    pub(super) fn arrive(mut self, path: &Arc<ReplyPath>) -> Option<Membership> {
+    /// The connection has reached its loop. Its caller does not know that the server is shutting
+    /// down, if it is: it may have its first call on the way.
+    pub(super) fn arrive(mut self, path: &Arc<ReplyPath>) -> Membership {
         let mut members = self.server.members.lock();
-        if members.draining {
-            return None;
-        }
         members.arriving -= 1;
         let key = members.next_connection;
         members.next_connection += 1;
         members.connections.insert(key, Arc::clone(path));
+        let drain_until = members.drain_until;
         drop(members);
+        if let Some(until) = drain_until {
+            path.drain(until);
+        }
         self.arrived = true;
-        Some(Membership {
+        Membership {
             server: Arc::clone(&self.server),
             key,
-        })
+        }
     }
 }
 

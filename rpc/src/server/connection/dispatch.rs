@@ -197,6 +197,7 @@ impl Connection {
             if let Some(certificate) = self.stream.peer_certificate() {
                 self.path.set_peer_certificate(certificate);
             }
+            self.ask_to_go();
             self.set_alarm(turn);
         }
         if self.dialect == dialect {

@@ -7,6 +7,9 @@
 //!    │                                      (reads no more)                         │
 //!    └── a rule was broken ─────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! A peer that has not spoken yet is Draining as well, since its first call may be on its way. Once
+//! that is there, it is known which of the two it is.
 
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
@@ -42,7 +45,8 @@ pub(super) enum DrainCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// The peer was asked to begin new calls elsewhere, and is served until then.
+    /// The peer was asked to begin new calls elsewhere, or will be when it is known whether it
+    /// understands that, and is served until then.
     Draining {
         until: Instant,
         /// Nothing has happened since.
@@ -133,26 +137,36 @@ impl Connection {
     /// The provider shuts down, or the connection has been idle for too long.
     pub(super) fn drain(&mut self, until: Instant, cause: DrainCause, turn: &mut Turn<'_>) -> Next {
         match self.phase {
-            Phase::Open if self.dialect == Dialect::Framed => {
+            Phase::Open => {
                 self.phase = Phase::Draining {
                     until,
                     quiet_since: Instant::now(),
                     cause,
                 };
-                self.path.send_control(ReplyKind::Goaway, 0);
-            }
-            // A legacy caller would take the words for a reply, and so might one that has not
-            // spoken yet.
-            Phase::Open => {
-                self.phase = Phase::Finishing { until };
-                self.paused = false;
-                turn.again();
+                self.ask_to_go();
+                if !self.phase.reads_requests() {
+                    self.paused = false;
+                    turn.again();
+                }
             }
             Phase::Draining { .. } => self.phase.drain_again(until),
             Phase::Finishing { .. } | Phase::Lingering { .. } => {}
         }
         self.set_alarm(turn);
         self.close_if_finished(turn)
+    }
+
+    /// Tells the peer of a draining connection to go, once it is known how it speaks: a legacy
+    /// caller would take the words for a reply.
+    pub(super) fn ask_to_go(&mut self) {
+        let Phase::Draining { until, .. } = self.phase else {
+            return;
+        };
+        match self.dialect {
+            Dialect::Unknown => {}
+            Dialect::Framed => self.path.send_control(ReplyKind::Goaway, 0),
+            Dialect::Legacy | Dialect::Http => self.phase = Phase::Finishing { until },
+        }
     }
 
     /// The last call was answered.

@@ -115,7 +115,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Registers a socket with the loop; `None` if it is broken or the server is shutting down.
+    /// Registers a socket with the loop; `None` if it is broken.
     pub(super) fn open(
         socket: TcpStream,
         peer: SocketAddr,
@@ -139,10 +139,7 @@ impl Connection {
         let cells = ConnectionCells::new(peer, now);
         let path = ReplyPath::new(Arc::clone(handle), turn.id, server, cells);
         let path = Arc::new(path);
-        let Some(membership) = arrival.arrive(&path) else {
-            path.close();
-            return None;
-        };
+        let membership = arrival.arrive(&path);
         tracing::debug!(%peer, "connection accepted");
         let mut connection = Connection {
             stream,
@@ -225,7 +222,13 @@ impl Connection {
                     let drained = read.drained && self.stream.a_short_read_drains();
                     self.readable = !drained || self.read_closed;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    if self.dialect == Dialect::Unknown {
+                        // A handshake goes on, at whose end a drain expects the first call.
+                        self.arrived = Instant::now();
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {
                     turn.again();
                     return Next::Keep;
@@ -266,9 +269,11 @@ impl Connection {
     }
 
     /// A legacy caller's requests are begun one after the other: it tells replies apart by their
-    /// order alone, and expects each request to see what the one before it did.
+    /// order alone, and expects each request to see what the one before it did. While the server
+    /// drains there is no next one.
     fn may_take_request(&self) -> bool {
-        self.dialect != Dialect::Legacy || (self.in_flight == 0 && self.legacy_failure.is_none())
+        self.dialect != Dialect::Legacy
+            || (self.in_flight == 0 && self.legacy_failure.is_none() && self.phase.reads_requests())
     }
 
     /// Moves what the outbox holds to the output. All calls that end pass here, and end `now`.

@@ -11,6 +11,10 @@ use tracing::level_filters::LevelFilter;
 /// 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
 ///  version   trace id (16 bytes)       span id (8 bytes) flags: bit 0: sampled
 /// ```
+///
+/// A call has a `tracing` span on either side, of level DEBUG, with its `trace_id`. What links the
+/// two is the span id: `span_id` of the caller's `rpc.client`, `parent_span_id` of the `rpc.server`
+/// that its handler runs in. Both are written as above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: u128,

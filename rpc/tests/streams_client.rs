@@ -316,8 +316,10 @@ fn each_call_is_told_to_the_log() {
     let of_call = text.lines().find(|line| line.contains(&trace_id));
     let of_call = of_call.unwrap_or_else(|| panic!("no line with {trace_id} in {text}"));
     let peer = format!("peer={}", server.addr);
+    let span_id = format!("span_id={:016x}", trace.span_id());
     for part in [
         "rpc.client",
+        &span_id,
         "service=\"Echo\"",
         "method=\"Say\"",
         &peer,

@@ -158,13 +158,15 @@ impl ChannelShared {
         }
         let MethodDescriptor { service, method } = request.method;
         let span = tracing::debug_span!(
-            target: "rpc.client", "rpc.client", service, method, trace_id = Empty, peer = %self.addr
+            target: "rpc.client", "rpc.client", service, method, trace_id = Empty, span_id = Empty,
+            peer = %self.addr
         );
         if span.is_disabled() {
             return None;
         }
         if let Some(trace) = request.trace {
             span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+            span.record("span_id", format_args!("{:016x}", trace.span_id()));
         }
         Some(Box::new(span))
     }

@@ -40,11 +40,14 @@ fn span_of(context: &RpcContext) -> Option<Span> {
         return None;
     }
     let (peer, service, method) = (context.peer_addr(), context.service(), context.method());
-    let span = tracing::debug_span!("rpc.server", service, method, trace_id = Empty, %peer);
+    let span = tracing::debug_span!(
+        "rpc.server", service, method, trace_id = Empty, parent_span_id = Empty, %peer
+    );
     if let Some(trace) = context.trace()
         && !span.is_disabled()
     {
         span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+        span.record("parent_span_id", format_args!("{:016x}", trace.span_id()));
     }
     Some(span)
 }

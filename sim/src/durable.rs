@@ -65,8 +65,15 @@ impl Disk {
 
     /// The node starts anew from its disk. An error names the first entry that was durable and is gone.
     pub(crate) fn restarted(&mut self, found: &Restored) -> Result<(), LogId> {
+        // A snapshot that came before the crash may be there though nobody was told so. If it contradicts
+        // the log, that goes (Fig. 13, step 7).
+        let known = if found.snapshot == LogId::ZERO || self.has(found.snapshot) {
+            self.last()
+        } else {
+            self.last().min(found.snapshot.index)
+        };
         // A truncation on its way to the disk may have arrived.
-        let kept = self.written.iter().fold(self.last(), |kept, change| {
+        let kept = self.written.iter().fold(known, |kept, change| {
             let reset = change.reset_to.map_or(kept, |to| to.index);
             let truncated = change.truncate_from.map_or(kept, LogIndex::prev);
             kept.min(reset).min(truncated)
@@ -176,5 +183,21 @@ mod tests {
             ..Restored::default()
         };
         assert_eq!(disk.restarted(&restored), Err(id(2, 6)));
+    }
+
+    #[test]
+    fn what_a_snapshot_contradicts_may_go_with_the_crash_that_kept_the_snapshot() {
+        let after_snapshot = |snapshot| {
+            let mut disk = Disk::default();
+            disk.written(&batch(1, None, &[(1, 1), (1, 2), (1, 3)]));
+            disk.synced(WriteId::new(1));
+            disk.restarted(&Restored {
+                snapshot,
+                prev: snapshot,
+                ..Restored::default()
+            })
+        };
+        assert_eq!(after_snapshot(id(2, 2)), Ok(()));
+        assert_eq!(after_snapshot(id(1, 2)), Err(id(1, 3)), "it agrees");
     }
 }

@@ -1,5 +1,5 @@
 //! How long clients wait when a leader goes: killed, which takes an election, or stopped, which takes
-//! a handover.
+//! a handover. And while every node is stopped and started again, one after the other.
 
 #![expect(
     clippy::print_stdout,
@@ -22,35 +22,45 @@ use clap::Parser;
 use clerk::{Clerk, ClerkOptions};
 use parking_lot::Mutex;
 use rustix::process::Signal;
+use serde::Serialize;
 
 const EXAMPLES: &str = "\
 Examples:
   bench_failover                            20 times kill -9 of the leader, 20 times SIGTERM
   bench_failover --times 5 --clients 64
+  bench_failover --rolling                  each node SIGTERM and a new start in turn, twice around
   bench_failover --data-dir /mnt/disk       on that disk instead of target/'s
 
 The nodes are `raft_core_run` processes with default settings: build it first, with the same profile.
 Exit codes: 0 measured, 1 failed, 2 wrong usage.";
 
-/// Writes before the leader goes, and after another one leads: long enough that all is as ever.
+/// Writes before a node goes, and after all is well again: long enough that all is as ever.
 const CALM: Duration = Duration::from_millis(500);
 
 /// Whatever takes longer than this has failed.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A node that lacks no more entries than this keeps up.
-const CLOSE: u64 = 1000;
-
 /// How often to look at what has no event.
 const POLL: Duration = Duration::from_millis(2);
+
+/// How often the leader is ended by each signal.
+const TIMES: u32 = 20;
+
+/// How often a rolling restart goes around.
+const ROUNDS: u32 = 2;
 
 /// Measures the longest time without an acknowledged write around the end of a leader.
 #[derive(Debug, Parser)]
 #[command(name = "bench_failover", version, after_help = EXAMPLES)]
 struct Cli {
-    /// How often the leader is killed, and how often it is stopped
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    times: u32,
+    /// Stop and start all nodes in turn instead: SIGTERM, a start, and the next once it has caught up
+    #[arg(long)]
+    rolling: bool,
+
+    /// How often the leader is killed, and how often it is stopped [default: 20]; with --rolling, how
+    /// often around [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    times: Option<u32>,
 
     /// Clients that write without pause, each with a clerk of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -77,32 +87,161 @@ fn run() -> Result<(), Failure> {
     let beside = program.parent().map(PathBuf::from).unwrap_or_default();
     let dir = cli.data_dir.clone().unwrap_or(beside);
     let file_system = file_system_of(&dir).unwrap_or_else(|| "unknown".to_owned());
-    println!("{}", Machine::here());
+    let machine = Machine::here();
+    println!("{machine}");
+    let times = cli
+        .times
+        .unwrap_or(if cli.rolling { ROUNDS } else { TIMES });
     println!(
-        "{} nodes on {file_system}, {} clients, {} times each",
-        cli.nodes, cli.clients, cli.times
+        "{} nodes on {file_system}, {} clients, {times} times {}",
+        cli.nodes,
+        cli.clients,
+        if cli.rolling { "around" } else { "each" }
     );
 
     let mut cluster = Cluster::start(&program, usize::from(cli.nodes), &dir)?;
     let writers = Writers::start(&cluster, cli.clients)?;
-    let mut table = Table::new(&["leader", "median", "p90", "max", "failed calls"]);
-    for (name, signal) in [("SIGKILL", Signal::KILL), ("SIGTERM", Signal::TERM)] {
-        let mut gaps = Vec::new();
-        let failed_before = writers.failed();
-        for number in 1..=cli.times {
-            let gap = gap_around(&mut cluster, &writers, signal)?;
-            eprintln!("{name} {number}: {:.1} ms", ms(gap));
-            gaps.push(gap);
-        }
-        gaps.sort_unstable();
-        let at = |percent: usize| format!("{:.1} ms", ms(gaps[(gaps.len() - 1) * percent / 100]));
-        let failed = writers.failed() - failed_before;
-        table.row([name.to_owned(), at(50), at(90), at(100), failed.to_string()]);
-    }
+    let measured = if cli.rolling {
+        Measured::Rolling(restart_all(&mut cluster, &writers, times)?)
+    } else {
+        Measured::Leaders(vec![
+            end_leaders(&mut cluster, &writers, "SIGKILL", Signal::KILL, times)?,
+            end_leaders(&mut cluster, &writers, "SIGTERM", Signal::TERM, times)?,
+        ])
+    };
     writers.stop();
-    println!("{table}");
-    println!("load after: {}", load());
+    match &measured {
+        Measured::Leaders(leaders) => println!("{}", table_of_leaders(leaders)),
+        Measured::Rolling(rolling) => println!("{}", table_of_restarts(rolling)),
+    }
+    let report = Report {
+        program: "bench_failover",
+        machine,
+        load_after: load(),
+        file_system,
+        nodes: cli.nodes,
+        clients: cli.clients,
+        times,
+        measured,
+    };
+    println!("load after: {}", report.load_after);
+    println!(
+        "{}",
+        serde_json::to_string(&report).expect("figures are finite and keys are strings")
+    );
     Ok(())
+}
+
+/// The one JSON line.
+#[derive(Debug, Serialize)]
+struct Report {
+    program: &'static str,
+    machine: Machine,
+    load_after: String,
+    file_system: String,
+    nodes: u8,
+    clients: u16,
+    times: u32,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Measured {
+    Leaders(Vec<Leaders>),
+    Rolling(Rolling),
+}
+
+/// What leaders cost that ended by one signal.
+#[derive(Debug, Serialize)]
+struct Leaders {
+    signal: &'static str,
+    median_ms: f64,
+    p90_ms: f64,
+    max_ms: f64,
+    failed_calls: u64,
+}
+
+/// What a restart of all nodes cost.
+#[derive(Debug, Serialize)]
+struct Rolling {
+    restarts: Vec<Restart>,
+    median_ms: f64,
+    /// Over the whole time: one restart's begins where the last one's ends.
+    max_ms: f64,
+    failed_calls: u64,
+    /// By how much the term rose: by one for each leader, where nobody had to stand for election.
+    terms: u64,
+}
+
+/// One node's, from its end until it has caught up and all is as ever.
+#[derive(Debug, Serialize)]
+struct Restart {
+    node: usize,
+    led: bool,
+    gap_ms: f64,
+    failed_calls: u64,
+}
+
+fn table_of_leaders(leaders: &[Leaders]) -> Table {
+    let mut table = Table::new(&["leader", "median", "p90", "max", "failed calls"]);
+    for ended in leaders {
+        let times = [ended.median_ms, ended.p90_ms, ended.max_ms].map(shown);
+        let name = [ended.signal.to_owned()].into_iter();
+        table.row(name.chain(times).chain([ended.failed_calls.to_string()]));
+    }
+    table
+}
+
+fn table_of_restarts(rolling: &Rolling) -> Table {
+    let mut table = Table::new(&["restart", "led", "longest gap", "failed calls"]);
+    for restart in &rolling.restarts {
+        let led = if restart.led { "yes" } else { "no" };
+        table.row([
+            format!("node {}", restart.node),
+            led.to_owned(),
+            shown(restart.gap_ms),
+            restart.failed_calls.to_string(),
+        ]);
+    }
+    let led = rolling.restarts.iter().filter(|restart| restart.led);
+    let median = shown(rolling.median_ms);
+    table.row(["median".to_owned(), String::new(), median, String::new()]);
+    table.row([
+        "all".to_owned(),
+        led.count().to_string(),
+        shown(rolling.max_ms),
+        rolling.failed_calls.to_string(),
+    ]);
+    table.row(["terms".to_owned(), rolling.terms.to_string()]);
+    table
+}
+
+/// Ends leader after leader by `signal`.
+fn end_leaders(
+    cluster: &mut Cluster,
+    writers: &Writers,
+    name: &'static str,
+    signal: Signal,
+    times: u32,
+) -> Result<Leaders, Failure> {
+    let mut gaps = Vec::new();
+    let failed_before = writers.failed();
+    for number in 1..=times {
+        let gap = gap_around(cluster, writers, signal)?;
+        eprintln!("{name} {number}: {:.1} ms", ms(gap));
+        gaps.push(gap);
+    }
+    gaps.sort_unstable();
+    let at = |percent: usize| ms(gaps[(gaps.len() - 1) * percent / 100]);
+    Ok(Leaders {
+        signal: name,
+        median_ms: at(50),
+        p90_ms: at(90),
+        max_ms: at(100),
+        failed_calls: writers.failed() - failed_before,
+    })
 }
 
 /// Ends the leader, waits for the next one, and brings the old one back. Yields the longest time
@@ -114,27 +253,66 @@ fn gap_around(
 ) -> Result<Duration, Failure> {
     let (leader, _) = eventually("a leader", || cluster.leader())?;
     thread::sleep(CALM); // the run itself
-    writers.acks.begin();
+    writers.acks.take_longest();
     cluster.end_node(leader, signal)?;
     eventually("another leader", || {
         cluster.leader().filter(|(node, _)| *node != leader)
     })?;
-    let count = writers.acks.count();
-    eventually("further writes", || {
-        (writers.acks.count() > count).then_some(())
-    })?;
+    writers.wait_for_writes()?;
     thread::sleep(CALM);
-    let gap = writers.acks.longest();
+    let gap = writers.acks.take_longest();
 
     cluster.start_node(leader)?;
-    eventually("the old leader's log", || {
-        let statuses = cluster.status().ok()?;
-        let goal = statuses.iter().map(|status| status.commit_index).max()?;
-        let own = statuses[leader].last_applied;
-        // Clients write on: what it lacks is on its way.
-        (own > 0 && own + CLOSE > goal).then_some(())
-    })?;
+    wait_for_catch_up(cluster, leader)?;
     Ok(gap)
+}
+
+/// Stops every node by SIGTERM and starts it again, one after the other, `rounds` times around.
+fn restart_all(cluster: &mut Cluster, writers: &Writers, rounds: u32) -> Result<Rolling, Failure> {
+    let term_before = eventually("a leader", || cluster.leader())?.1.term;
+    thread::sleep(CALM); // the run itself
+    writers.acks.take_longest();
+    let failed_before_all = writers.failed();
+    let mut restarts = Vec::new();
+    for _ in 0..rounds {
+        for node in 0..cluster.addresses().len() {
+            let (leader, _) = eventually("a leader", || cluster.leader())?;
+            let failed_before = writers.failed();
+            cluster.end_node(node, Signal::TERM)?;
+            cluster.start_node(node)?;
+            wait_for_catch_up(cluster, node)?;
+            writers.wait_for_writes()?;
+            thread::sleep(CALM);
+            let restart = Restart {
+                node,
+                led: leader == node,
+                gap_ms: ms(writers.acks.take_longest()),
+                failed_calls: writers.failed() - failed_before,
+            };
+            eprintln!("node {node}: {}", shown(restart.gap_ms));
+            restarts.push(restart);
+        }
+    }
+    let (_, after) = eventually("a leader", || cluster.leader())?;
+    let mut gaps: Vec<f64> = restarts.iter().map(|restart| restart.gap_ms).collect();
+    gaps.sort_unstable_by(f64::total_cmp);
+    Ok(Rolling {
+        median_ms: gaps[(gaps.len() - 1) / 2],
+        max_ms: gaps[gaps.len() - 1],
+        failed_calls: writers.failed() - failed_before_all,
+        terms: after.term - term_before,
+        restarts,
+    })
+}
+
+/// Waits until a node that was started again has applied what is committed by now. Clients write on: what
+/// it lacks then is on its way.
+fn wait_for_catch_up(cluster: &Cluster, node: usize) -> Result<(), Failure> {
+    let goal = eventually("a leader", || cluster.leader())?.1.commit_index;
+    eventually("the log of the node that came back", || {
+        let applied = cluster.status().ok()?[node].last_applied;
+        (applied >= goal).then_some(())
+    })
 }
 
 /// Clients that write without pause.
@@ -195,6 +373,14 @@ impl Writers {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Waits until a write is acknowledged.
+    fn wait_for_writes(&self) -> Result<(), Failure> {
+        let count = self.acks.count();
+        eventually("further writes", || {
+            (self.acks.count() > count).then_some(())
+        })
+    }
+
     fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -212,17 +398,16 @@ impl Acks {
         state.count += 1;
     }
 
-    /// From here on gaps count.
-    fn begin(&self) {
-        self.state.lock().longest = Duration::ZERO;
-    }
-
     fn count(&self) -> u64 {
         self.state.lock().count
     }
 
-    fn longest(&self) -> Duration {
-        self.state.lock().longest
+    /// The longest gap since the last time this was asked, or the one that lasts. A gap that lasts
+    /// counts in the next answer too, in full.
+    fn take_longest(&self) -> Duration {
+        let mut state = self.state.lock();
+        let lasts = state.last.elapsed();
+        std::mem::take(&mut state.longest).max(lasts)
     }
 }
 
@@ -237,6 +422,10 @@ fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T, 
         }
         thread::sleep(POLL);
     }
+}
+
+fn shown(ms: f64) -> String {
+    format!("{ms:.1} ms")
 }
 
 fn ms(time: Duration) -> f64 {

@@ -1,6 +1,6 @@
 //! The pages that name tests, against the code. `docs/failures.md`: every number is there once, every
-//! test exists, and of the tests of a failure one says which failure it is. `docs/scenarios.md`: every
-//! script exists and is listed.
+//! test exists, and of the tests of a failure one says which failure it is. `docs/faults.md`: every fault is
+//! there once, and every test exists. `docs/scenarios.md`: every script exists and is listed.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,6 +12,17 @@ use std::path::{Path, PathBuf};
 const LISTS: [(&str, &str, u32); 2] = [
     ("## Failures", "failure", 126),
     ("## The original's defects", "defect", 32),
+];
+
+/// The faults: a letter for each kind, and how many there are.
+const FAULTS: [(char, u32); 7] = [
+    ('P', 6),
+    ('D', 12),
+    ('T', 3),
+    ('N', 10),
+    ('C', 9),
+    ('M', 6),
+    ('X', 2),
 ];
 
 #[test]
@@ -35,19 +46,8 @@ fn every_test_that_the_page_names_exists() {
     let mut findings = Vec::new();
     for (heading, _, _) in LISTS {
         for row in rows_under(heading) {
-            for Link { name, path } in links(&row.why_not) {
-                let there = match fs::read_to_string(root().join(&path)) {
-                    Err(_) => false,
-                    Ok(_) if is_script(&path) => path.ends_with(&name),
-                    Ok(code) => {
-                        code.contains(&format!("fn {name}("))
-                            || code.contains(&format!("fn {name}<"))
-                    }
-                };
-                if !there {
-                    findings.push(format!("{}: there is no {name} in {path}", row.number));
-                }
-            }
+            let missing = links(&row.why_not).into_iter().filter_map(missing);
+            findings.extend(missing.map(|test| format!("{}: {test}", row.number)));
         }
     }
     assert!(
@@ -79,6 +79,36 @@ fn of_the_tests_of_a_failure_one_carries_its_number() {
     assert!(
         findings.is_empty(),
         "say in the comment of one of these tests which number of docs/failures.md it is:\n{}",
+        findings.join("\n")
+    );
+}
+
+#[test]
+fn every_fault_is_there_once_and_its_tests_exist() {
+    let page = text_of("docs/faults.md");
+    let rows: Vec<[&str; 3]> = page
+        .lines()
+        .filter_map(cells)
+        .filter(|[fault, ..]| fault.ends_with(|last: char| last.is_ascii_digit()))
+        .collect();
+    let listed: Vec<&str> = rows.iter().map(|[fault, ..]| *fault).collect();
+    let all = FAULTS.iter();
+    let all =
+        all.flat_map(|(kind, count)| (1..=*count).map(move |number| format!("{kind}{number}")));
+    assert_eq!(listed, all.collect::<Vec<_>>());
+    let mut findings = Vec::new();
+    for [fault, what, injected_by] in rows {
+        if what.is_empty() || injected_by.is_empty() {
+            findings.push(format!(
+                "{fault}: say what it is, and a test or a reason why there is none"
+            ));
+        }
+        let missing = links(injected_by).into_iter().filter_map(missing);
+        findings.extend(missing.map(|test| format!("{fault}: {test}")));
+    }
+    assert!(
+        findings.is_empty(),
+        "docs/faults.md:\n{}",
         findings.join("\n")
     );
 }
@@ -142,14 +172,7 @@ fn rows_under(heading: &str) -> Vec<Row> {
     let lines = page.lines().skip_while(|line| *line != heading).skip(1);
     let section = lines.take_while(|line| !line.starts_with("## "));
     let rows = section.filter_map(|line| {
-        let cells: Vec<&str> = line
-            .strip_prefix("| ")?
-            .strip_suffix(" |")?
-            .split(" | ")
-            .collect();
-        let [number, what, why_not] = cells[..] else {
-            return None;
-        };
+        let [number, what, why_not] = cells(line)?;
         Some(Row {
             number: number.parse().ok()?,
             what: what.to_owned(),
@@ -157,6 +180,22 @@ fn rows_under(heading: &str) -> Vec<Row> {
         })
     });
     rows.collect()
+}
+
+/// The cells of a table's row, if the table has three columns.
+fn cells(line: &str) -> Option<[&str; 3]> {
+    let cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+    cells.collect::<Vec<_>>().try_into().ok()
+}
+
+/// What is wrong with a link to a test.
+fn missing(Link { name, path }: Link) -> Option<String> {
+    let there = match fs::read_to_string(root().join(&path)) {
+        Err(_) => false,
+        Ok(_) if is_script(&path) => path.ends_with(&name),
+        Ok(code) => code.contains(&format!("fn {name}(")) || code.contains(&format!("fn {name}<")),
+    };
+    (!there).then(|| format!("there is no {name} in {path}"))
 }
 
 /// The Markdown links of a cell to files of the code.

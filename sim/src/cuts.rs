@@ -1,4 +1,4 @@
-//! Every set of cut links of a small cluster (Omni-Paxos' partial partitions; failure list N2-N4).
+//! Every set of cut links of a small cluster (Omni-Paxos' partial partitions; faults N2 to N4).
 //!
 //! For each set: wherever some nodes that are a majority can all hear each other, a write is
 //! acknowledged within ten election timeouts, and then nobody else is elected.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Cluster, Load, eventually, seed};
+use crate::harness::{Cluster, Load, eventually, not_tested, seed};
 
 /// Runs `command` under strace, which does to its system calls what `options` say. The process that is
 /// started is the command's own (`-D`), so that a signal to it is one to the node.
@@ -16,7 +16,7 @@ fn traced(options: &[&str], command: &Command) -> Option<Command> {
         .stderr(Stdio::null())
         .status();
     if !can_trace.is_ok_and(|status| status.success()) {
-        println!("NOT TESTED: this test needs strace, and the right to trace");
+        not_tested("it needs strace, and the right to trace");
         return None;
     }
     let mut traced = Command::new("strace");

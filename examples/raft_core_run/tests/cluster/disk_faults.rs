@@ -1,13 +1,13 @@
 //! Faults put upon the disk of a node that runs: by `strace`, or by a small file system of its own.
 //!
-//! Where the machine does not allow it, a test says `NOT TESTED` and passes.
+//! Where the machine does not allow it, a test says `NOT TESTED` and passes ([`not_tested`]).
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Cluster, Process, eventually};
+use crate::harness::{Cluster, Process, eventually, not_tested};
 
 /// Delays, or fails, system calls of a running process; everything goes on as before once it is dropped.
 pub(crate) struct Tracer {
@@ -40,7 +40,7 @@ impl Tracer {
             .stdout(Stdio::null())
             .status();
         if !exists.is_ok_and(|status| status.success()) {
-            println!("NOT TESTED: this test needs strace");
+            not_tested("it needs strace");
             return None;
         }
         let mut strace = Process::start("strace", command, &log);
@@ -50,7 +50,7 @@ impl Tracer {
             (attached || !running).then_some(attached)
         });
         if !is_attached {
-            println!("NOT TESTED: {}", strace.output());
+            not_tested(&strace.output());
             return None;
         }
         Some(Self { strace, trace })
@@ -91,7 +91,7 @@ impl SmallDisk {
             .arg(&dir)
             .output();
         if !mounted.as_ref().is_ok_and(|mount| mount.status.success()) {
-            println!("NOT TESTED: cannot mount a file system: {mounted:?}");
+            not_tested(&format!("cannot mount a file system: {mounted:?}"));
             return None;
         }
         let disk = Self { dir };

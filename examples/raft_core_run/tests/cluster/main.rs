@@ -2,8 +2,9 @@
 //! nonsense while clients write.
 //!
 //! Clusters run one at a time. Every test prints the seed of what it draws; `TEST_SEED=N` repeats it.
-//! Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs. *The original's
-//! defects*, and *failures*, are those of `docs/failures.md`.
+//! A test that the machine does not allow says `NOT TESTED` and passes; with `CLUSTER_TEST_NO_SKIPS=1` it
+//! fails. Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs. *Failures*,
+//! and *the original's defects*, are those of `docs/failures.md`, *faults* those of `docs/faults.md`.
 
 #![allow(
     clippy::unwrap_used,

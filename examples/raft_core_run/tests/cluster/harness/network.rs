@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::{env, fs};
 
 use super::cluster::alone;
+use super::skip::not_tested;
 
 /// Set in a process that runs inside.
 const INSIDE: &str = "CLUSTER_TEST_INSIDE_NETWORK";
@@ -52,7 +53,7 @@ impl Network {
             return match Self::set_up(hosts) {
                 Ok(network) => Some(Arc::new(network)),
                 Err(error) => {
-                    println!("NOT TESTED: {error}");
+                    not_tested(&error);
                     None
                 }
             };
@@ -60,7 +61,9 @@ impl Network {
         let _alone = alone();
         let probe = unshare().args(PROBE).output();
         if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
-            println!("NOT TESTED: this test needs unshare, ip and network namespaces: {probe:?}");
+            not_tested(&format!(
+                "it needs unshare, ip and network namespaces: {probe:?}"
+            ));
             return None;
         }
         let (_, test) = type_name::<T>()

@@ -91,9 +91,9 @@ pub struct FinishedCall<'a> {
 
 /// Around every call that a channel makes.
 ///
-/// Given to a channel in its options.
-/// Both methods run on the threads of the calls and must not block. A panic of either ends its call
-/// with `INTERNAL`, which is what interceptors further out see; other calls go on.
+/// Given to a channel in its options. Both methods run on the threads of the calls and must not
+/// block. A panic before a call ends it with `INTERNAL`, which is what interceptors further out see;
+/// one after it is logged.
 pub trait ClientInterceptor: Send + Sync + 'static {
     /// Before the call is sent, in the order of the list; once for each attempt. The first attempt
     /// is made on the caller's thread, a repeated one on the event loop's, or on that of a blocking

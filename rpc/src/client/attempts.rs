@@ -111,8 +111,8 @@ impl Attempts {
             .map(|deadline| deadline.saturating_duration_since(begun));
         let mut metadata = self.terms.metadata.clone();
         if let Err(error) = self.run_befores(&mut metadata, &mut timeout) {
-            let mut ended = Ended::from(error);
-            self.run_afters(&mut ended);
+            let ended = Ended::from(error);
+            self.run_afters(&ended);
             return self.finish(ended);
         }
         let (controller, args) = (self.controller.clone(), self.args.clone());
@@ -141,7 +141,7 @@ impl Attempts {
 
     /// The attempt has ended.
     fn ended(mut self: Box<Self>, mut ended: Ended) {
-        self.run_afters(&mut ended);
+        self.run_afters(&ended);
         if let Err(error) = &ended.result
             && !self.controller.was_given_up(self.terms.serial)
         {
@@ -182,14 +182,18 @@ impl Attempts {
                 attempt: self.attempt,
             };
             let before = catch_unwind(AssertUnwindSafe(|| interceptor.before(&mut call)));
-            before.unwrap_or_else(|_| Err(panicked(self.method, "before")))?;
+            before.unwrap_or_else(|_| {
+                self.note_panic("before");
+                let text = "an interceptor panicked before the call";
+                Err(RpcError::new(Code::Internal, text))
+            })?;
             self.current.entered += 1;
         }
         Ok(())
     }
 
-    /// A panic ends the call, and those further out see it.
-    fn run_afters(&mut self, ended: &mut Ended) {
+    /// A panic changes nothing: the call has ended as it has.
+    fn run_afters(&mut self, ended: &Ended) {
         let entered = std::mem::take(&mut self.current.entered);
         let Some(server) = &self.current.server else {
             return;
@@ -200,25 +204,27 @@ impl Attempts {
             attempt: self.attempt,
             reply_metadata: &ended.metadata,
         };
-        let elapsed = self.current.begun.elapsed();
+        let reply_bytes = ended.result.as_ref().map_or(0, Bytes::len);
+        let outcome = CallOutcome {
+            error: ended.result.as_ref().err(),
+            elapsed: self.current.begun.elapsed(),
+            request_bytes: self.args.len(),
+            reply_bytes: reply_bytes + self.current.item_bytes,
+            items: self.current.items,
+        };
         let interceptors = &self.targets.options.interceptors;
         for interceptor in interceptors[..entered].iter().rev() {
-            let reply_bytes = ended.result.as_ref().map_or(0, Bytes::len);
-            let outcome = CallOutcome {
-                error: ended.result.as_ref().err(),
-                elapsed,
-                request_bytes: self.args.len(),
-                reply_bytes: reply_bytes + self.current.item_bytes,
-                items: self.current.items,
-            };
             let after = || interceptor.after(&call, &outcome);
             if catch_unwind(AssertUnwindSafe(after)).is_err() {
-                let error = panicked(self.method, "after");
-                let result = ended.result.as_ref();
-                let executed = result.err().is_none_or(RpcError::may_have_executed);
-                ended.result = Err(error.with_may_have_executed(executed));
+                self.note_panic("after");
             }
         }
+    }
+
+    /// It is the interceptor's defect, and no other call's.
+    fn note_panic(&self, when: &str) {
+        let MethodDescriptor { service, method } = self.method;
+        tracing::error!(service, method, "an interceptor panicked {when} a call");
     }
 
     // ---- again
@@ -275,14 +281,6 @@ impl Attempts {
             completion.end(ended);
         }
     }
-}
-
-/// How a call ends that an interceptor panicked at: its defect, and no other call's.
-fn panicked(method: &MethodDescriptor, when: &str) -> RpcError {
-    let MethodDescriptor { service, method } = method;
-    tracing::error!(service, method, "an interceptor panicked {when} a call");
-    let text = format!("an interceptor panicked {when} the call");
-    RpcError::new(Code::Internal, text)
 }
 
 impl Drop for Attempts {

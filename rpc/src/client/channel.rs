@@ -177,7 +177,7 @@ impl RpcChannel {
     /// Whatever the server answered; `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE`;
     /// `RESOURCE_EXHAUSTED` at a bound of the channel, or for a reply over its limits;
     /// `INVALID_ARGUMENT` for arguments or metadata over its limits; `INTERNAL` for a reply that is
-    /// not an `R`, where an interceptor panicked, and on a thread of the channel's own event loops,
+    /// not an `R`, where an interceptor panicked before it, and on a thread of the channel's own event loops,
     /// which must not wait for themselves.
     pub fn call<A: Message, R: Message + Default>(
         &self,

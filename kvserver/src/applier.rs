@@ -335,7 +335,9 @@ mod tests {
     const HANG_GUARD: Duration = Duration::from_mins(1);
 
     /// A value of the old state, by which to tell whether that is still there.
-    struct Old(Arc<()>);
+    struct Old {
+        _alive: Arc<()>,
+    }
 
     impl AsRef<[u8]> for Old {
         fn as_ref(&self) -> &[u8] {
@@ -408,7 +410,7 @@ mod tests {
             Arc::new(Gauges::default()),
         )
         .unwrap();
-        let old = Bytes::from_owner(Old(alive));
+        let old = Bytes::from_owner(Old { _alive: alive });
         applier
             .state
             .engine

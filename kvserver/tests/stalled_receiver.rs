@@ -27,7 +27,6 @@ use rpc::{
 use crate::common::{HANG_GUARD, eventually};
 
 const SNAPSHOT_LOG_BYTES: usize = 20_000;
-const VALUE_BYTES: usize = 5_000;
 
 /// Less than the minute that a chunk may take (`CHUNK_TIMEOUT`): who waits for that one is found out.
 const NOT_WAITING_FOR_A_CHUNK: Duration = Duration::from_secs(30);
@@ -140,7 +139,7 @@ fn leader_of_fakes(
 /// A client that overwrites one key.
 struct Writer {
     stub: KvServerRpcStub,
-    writes: u64,
+    writes: i32,
 }
 
 impl Writer {
@@ -149,11 +148,11 @@ impl Writer {
         Self { stub, writes: 0 }
     }
 
-    fn write(&mut self) {
+    fn write(&mut self, value_bytes: usize) {
         self.writes += 1;
         let args = PutAppendArgs {
             key: Bytes::from_static(b"k"),
-            value: Bytes::from(vec![7; VALUE_BYTES]),
+            value: Bytes::from(vec![7; value_bytes]),
             op: Bytes::from_static(b"Put"),
             client_id: Bytes::from_static(b"c"),
             request_id: self.writes,
@@ -173,7 +172,7 @@ fn a_receiver_that_stands_still_holds_up_neither_snapshots_nor_the_end() {
     let mut writer = Writer::new(&server);
     let mut write_until_snapshot_after = |index: u64| {
         eventually("a snapshot", || {
-            writer.write();
+            writer.write(SNAPSHOT_LOG_BYTES / 4);
             let snapshot = server.status().snapshot.index.get();
             (snapshot > index).then_some(snapshot)
         })
@@ -202,22 +201,22 @@ fn a_receiver_that_stands_still_causes_no_more_snapshots_than_the_writes_do() {
     let (server, _fakes, arrived) = leader_of_fakes(&dir, SNAPSHOT_LOG_BYTES);
     let mut writer = Writer::new(&server);
     eventually("a transfer", || {
-        writer.write();
+        writer.write(SNAPSHOT_LOG_BYTES / 4);
         arrived.try_recv().ok()
     });
-    let (mut latest, mut snapshots, mut written) = (server.status().snapshot, 0, 0);
-    // Far less than the 32 times the tail that is kept for it.
-    while written < 8 * SNAPSHOT_LOG_BYTES {
-        writer.write();
-        written += VALUE_BYTES;
+    let begun = server.status();
+    let (mut latest, mut snapshots) = (begun.snapshot, 0);
+    // Less than the 32 times the tail that is kept for it.
+    for _ in 0..200 {
+        writer.write(SNAPSHOT_LOG_BYTES / 20);
         let snapshot = server.status().snapshot;
         snapshots += usize::from(snapshot != latest);
         latest = snapshot;
     }
-    let status = server.status();
-    assert!(status.log_bytes > written, "the log is kept: {status:?}");
-    // One more may have been due when the count began.
-    let most = written / SNAPSHOT_LOG_BYTES + 1;
+    let grown = server.status().log_bytes - begun.log_bytes;
+    assert!(grown > 8 * SNAPSHOT_LOG_BYTES, "{grown} bytes are kept");
+    // One may have been due before, and one tail's length was dropped.
+    let most = grown / SNAPSHOT_LOG_BYTES + 2;
     assert!(
         snapshots <= most,
         "{snapshots} snapshots, at most {most} were due"

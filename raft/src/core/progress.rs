@@ -33,7 +33,7 @@ use super::types::{Entry, LogId, LogIndex, Millis};
 
 /// The longest pause between two transfers of a snapshot to one follower. What keeps failing needs an
 /// operator (a larger disk, say), who should not wait for longer once it is mended.
-const SNAPSHOT_RETRY_MS_MAX: u64 = 60_000;
+const SNAPSHOT_RETRY_MS_MAX: u64 = 15_000;
 
 /// One follower, as its leader sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

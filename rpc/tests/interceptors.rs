@@ -5,9 +5,8 @@
 mod common;
 mod server_side;
 
-use std::io::{self, Write};
 use std::net::Shutdown;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use common::*;
 use prost::Message;
@@ -292,21 +291,6 @@ fn a_clients_calls_are_counted_by_method_and_code() {
     assert_eq!(say.latency.count(), 2);
 }
 
-/// What the subscriber of this process has written.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn the_access_log_has_a_line_for_each_call_on_both_sides() {
     let log = Log::default();
@@ -320,7 +304,7 @@ fn the_access_log_has_a_line_for_each_call_on_both_sides() {
     let server = behind(AccessLog);
     let channel = through(&server, Arc::new(AccessLog));
     call(&channel, &FAIL, [7]).unwrap_err();
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     for (side, more) in [("client", "attempt=1"), ("server", "trace_id=0000")] {
         let side = format!("side=\"{side}\"");
         let lines: Vec<_> = text

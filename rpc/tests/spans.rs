@@ -4,9 +4,6 @@
 
 mod common;
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
 use bytes::Bytes;
 use common::*;
 use rpc::{
@@ -15,20 +12,6 @@ use rpc::{
 };
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Says in the log when it is called.
 struct Talker;
@@ -67,7 +50,7 @@ fn a_handlers_span_names_the_callers_as_its_parent() {
     controller.set_trace(trace);
     end(&begin(&channel, &SAY, controller, "x")).unwrap();
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let line = text
         .lines()
         .find(|line| line.contains("the handler speaks"))

@@ -7,7 +7,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -255,6 +255,27 @@ pub fn end(ended: &Ended) -> Result<Blob, RpcError> {
 }
 
 // ---- the wire, by hand
+
+/// What the subscriber of a test's process has written.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 /// This process's resident memory.
 pub fn resident_bytes() -> usize {

@@ -9,14 +9,14 @@
 //! Small reads go through a scratch buffer that all connections of a loop share, so that an idle
 //! connection holds no memory; the rest of a large frame is read straight into place. Room grows
 //! with what has arrived, never with what a peer announces: a frame of 60 MiB that stops after a
-//! byte costs a byte. Of a frame of which a share is there, the rest gets a buffer that the thread holds
+//! byte costs a byte. Of a frame of which a share is there, the rest gets a buffer that the process holds
 //! anyway, if it has one.
 
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
 
-use super::pool;
+use super::pool::{self, Pool};
 
 /// From this many missing bytes on, a frame is read straight into its buffer.
 const DIRECT_BYTES_MIN: usize = 16 << 10;
@@ -63,6 +63,8 @@ pub(crate) struct InputBuffer {
     last_frame_bytes: usize,
     /// Bytes still to be thrown away as they arrive. While it is not 0, there are no others.
     skip: usize,
+    /// Where large buffers come from and go to.
+    pool: &'static Pool,
 }
 
 impl InputBuffer {
@@ -118,7 +120,7 @@ impl InputBuffer {
     fn share_partial(&mut self) {
         self.whole_capacity = self.partial.capacity();
         let partial = std::mem::take(&mut self.partial);
-        self.whole = pool::share(partial, std::mem::take(&mut self.filled));
+        self.whole = self.pool.share(partial, std::mem::take(&mut self.filled));
     }
 
     /// Lets a large buffer go that only a small rest of unread bytes keeps alive.
@@ -177,8 +179,8 @@ impl InputBuffer {
             return;
         }
         let unread = self.unread();
-        let kept = pool::take_kept_full(unread.len() + best);
-        let mut larger = kept.unwrap_or_else(|| pool::take_full(unread.len() + room));
+        let kept = self.pool.take_kept_full(unread.len() + best);
+        let mut larger = kept.unwrap_or_else(|| self.pool.take_full(unread.len() + room));
         larger[..unread.len()].copy_from_slice(unread);
         self.move_to(larger);
     }
@@ -192,7 +194,7 @@ impl InputBuffer {
     fn move_to(&mut self, buffer: Vec<u8>) {
         self.filled = self.unread().len();
         self.whole = Bytes::new();
-        pool::give(std::mem::replace(&mut self.partial, buffer));
+        self.pool.give(std::mem::replace(&mut self.partial, buffer));
     }
 
     fn append(&mut self, mut bytes: &[u8]) {
@@ -211,7 +213,7 @@ impl InputBuffer {
         if self.has_room(bytes.len()) {
             self.partial[filled - bytes.len()..filled].copy_from_slice(bytes);
         } else {
-            let joined = pool::take_joined(unread, bytes);
+            let joined = self.pool.take_joined(unread, bytes);
             self.move_to(joined);
         }
         self.filled = filled;
@@ -242,6 +244,14 @@ mod tests {
         buffer
             .read_from(&mut bytes, &mut scratch, frame_bytes)
             .unwrap()
+    }
+
+    /// With buffers that no other test takes away.
+    fn with(pool: &'static Pool) -> InputBuffer {
+        InputBuffer {
+            pool,
+            ..InputBuffer::default()
+        }
     }
 
     #[test]
@@ -280,8 +290,9 @@ mod tests {
         let frame = vec![7; 1 << 20];
         let mut scratch = [0; 64];
         let mut buffers = Vec::new();
+        let pool = Box::leak(Box::new(Pool::new()));
         for reads_max in [20, 10] {
-            let mut buffer = InputBuffer::default();
+            let mut buffer = with(pool);
             let mut rest = &frame[..];
             let mut reads = 0;
             while !rest.is_empty() {
@@ -300,9 +311,9 @@ mod tests {
 
     #[test]
     fn whoever_announces_much_gets_no_kept_buffer_before_a_share_of_it_is_there() {
-        let large = pool::take_full(4 << 20);
-        pool::give(large);
-        let mut buffer = InputBuffer::default();
+        let pool: &Pool = Box::leak(Box::new(Pool::new()));
+        pool.give(pool.take_full(4 << 20));
+        let mut buffer = with(pool);
         let mut scratch = [0; 64];
         for _ in 0..10 {
             let mut some = &[7; 1000][..];

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
-use super::pool;
+use super::pool::POOL;
 
 /// Frames are put together in one segment up to this size.
 const SEGMENT_BYTES: usize = 128 << 10;
@@ -60,7 +60,7 @@ impl OutputQueue {
         {
             let mut segment = std::mem::take(&mut self.spare);
             if segment.capacity() < len {
-                segment = pool::take_empty(len);
+                segment = POOL.take_empty(len);
             }
             self.segments.push_back(segment);
         }
@@ -209,7 +209,7 @@ impl OutputQueue {
             segment.clear();
             self.spare = segment;
         } else {
-            pool::give(segment);
+            POOL.give(segment);
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `bench_rpc` | calls through a generated stub | a bare mio echo of frames ([`bare`]), tonic and tarpc (`bench_peers`) |
 //! | `bench_store` | puts and gets through a clerk | one record appended and synced ([`disk`]) |
 //! | `bench_failover` | how long no write is acknowledged when the leader is killed or stopped, and in a rolling restart | |
+//! | `bench_soak` | memory, descriptors and CPU time of nodes over hours | themselves at the beginning |
 //! | `bench_connections` | memory of a server with idle connections, and how it refuses one too many ([`idle`]) | the same server without them |
 //!
 //! ```text

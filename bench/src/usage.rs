@@ -53,6 +53,12 @@ impl Usage {
         Ok(Usage(threads))
     }
 
+    /// How many threads there were.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.0.len()
+    }
+
     /// What was used between an earlier reading and this one, by name of thread.
     #[must_use]
     pub fn since(&self, earlier: &Usage) -> BTreeMap<String, ThreadUsage> {

@@ -1,5 +1,5 @@
-//! `bench_failover`, as short as it can be: it ends, what it says can be read, and every node had its
-//! turn.
+//! `bench_failover` and `bench_soak`, as short as they can be: they end, what they say can be read, and
+//! every node had its turn.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,16 +13,19 @@ use std::{env, fs};
 
 use serde_json::Value;
 
-/// The JSON line of a run that goes once around, or `None` without the nodes' program.
-fn report(arguments: &[&str]) -> Option<Value> {
-    let program = Path::new(env!("CARGO_BIN_EXE_bench_failover"));
+const FAILOVER: &str = env!("CARGO_BIN_EXE_bench_failover");
+const SOAK: &str = env!("CARGO_BIN_EXE_bench_soak");
+
+/// The JSON line of a run, or `None` without the nodes' program.
+fn report(program: &str, arguments: &[&str]) -> Option<Value> {
+    let program = Path::new(program);
     if !program.with_file_name("raft_core_run").is_file() {
         eprintln!("skipped: raft_core_run is not built; `cargo test --workspace` builds it");
         return None;
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut command = Command::new(program);
-    command.args(["--times", "1", "--clients", "2", "--data-dir"]);
+    command.args(["--clients", "2", "--data-dir"]);
     let output = command.arg(dir.path()).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
@@ -36,7 +39,9 @@ fn report(arguments: &[&str]) -> Option<Value> {
 
 #[test]
 fn a_leader_that_is_killed_and_one_that_is_stopped_leave_a_gap() {
-    let Some(report) = report(&[]) else { return };
+    let Some(report) = report(FAILOVER, &["--times=1"]) else {
+        return;
+    };
     let leaders = report["leaders"].as_array().unwrap();
     let signals: Vec<&str> = leaders
         .iter()
@@ -50,7 +55,7 @@ fn a_leader_that_is_killed_and_one_that_is_stopped_leave_a_gap() {
 
 #[test]
 fn a_rolling_restart_takes_each_node_once_around_and_meets_the_leader() {
-    let Some(report) = report(&["--rolling"]) else {
+    let Some(report) = report(FAILOVER, &["--times=1", "--rolling"]) else {
         return;
     };
     let rolling = &report["rolling"];
@@ -71,4 +76,19 @@ fn a_rolling_restart_takes_each_node_once_around_and_meets_the_leader() {
     let led = restarts.iter().filter(|restart| restart["led"] == true);
     assert!(led.count() >= 1, "somebody leads when it goes: {report}");
     assert!(rolling["terms"].as_u64().unwrap() >= 1, "{report}");
+}
+
+#[test]
+fn nodes_that_serve_for_a_while_are_watched() {
+    let Some(report) = report(SOAK, &["--minutes=0.05", "--every=1"]) else {
+        return;
+    };
+    assert!(report["writes"].as_u64().unwrap() > 0, "{report}");
+    let nodes = report["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 3);
+    for node in nodes {
+        assert!(node["memory_max_mib"].as_f64().unwrap() > 1.0, "{report}");
+        assert!(node["descriptors_last"].as_u64().unwrap() > 3, "{report}");
+        assert!(node["cpu_percent"][1].as_f64().unwrap() > 0.0, "{report}");
+    }
 }

@@ -1,5 +1,8 @@
 //! Nodes that are stopped in order and come back, one after the other, while clients write.
 
+use std::env;
+use std::ffi::OsString;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::history::Recorder;
@@ -11,6 +14,10 @@ const PATIENT: &str = "--election-timeout-ms=3000-5000";
 /// As long as any call may take without being called failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Another version of `raft_core_run`. Where it is set, the nodes are changed to it, one after the
+/// other, and then back: an upgrade and a downgrade, or the other way round.
+const OTHER_PROGRAM: &str = "OTHER_PROGRAM";
+
 /// Every node is stopped and started again, twice. A leader hands over before it goes: the term
 /// rises by one, nobody asks whether it could win, and no call fails.
 #[test]
@@ -21,7 +28,10 @@ fn a_rolling_restart_fails_no_call_and_waits_for_no_election() {
     let recorder = Recorder::start(&cluster, 4, CALL_TIMEOUT, random.u64(..));
     let mut handovers = 0;
     let mut term = term_of_leader(&cluster);
-    for node in [0, 1, 2, 0, 1, 2] {
+    let other = env::var_os(OTHER_PROGRAM);
+    let first_round = [0, 1, 2].map(|node| (node, other.as_ref()));
+    let second_round = [0, 1, 2].map(|node| (node, None));
+    for (node, program) in first_round.into_iter().chain(second_round) {
         load.wait_for_acks(200);
         if cluster.leader() == node {
             handovers += 1;
@@ -34,7 +44,7 @@ fn a_rolling_restart_fails_no_call_and_waits_for_no_election() {
         load.wait_for_acks(200);
         recorder.progress(100);
         assert_eq!(term_of_leader(&cluster), term, "one term a handover");
-        cluster.start_node(node);
+        start(&mut cluster, node, program);
         cluster.wait_for_catch_up(node);
         let said = cluster.output(node);
         assert!(!said.contains("asks for pre-votes"), "{said}");
@@ -47,6 +57,17 @@ fn a_rolling_restart_fails_no_call_and_waits_for_no_election() {
     assert_eq!(term_of_leader(&cluster), term);
     println!("{handovers} handovers");
     journal.verify(&cluster);
+}
+
+/// Starts a node, if need be by another program.
+fn start(cluster: &mut Cluster, node: usize, program: Option<&OsString>) {
+    let Some(program) = program else {
+        return cluster.start_node(node);
+    };
+    let usual = cluster.node_command(node);
+    let mut command = Command::new(program);
+    command.args(usual.get_args()).env_remove("RUST_LOG");
+    cluster.start_node_by(node, command);
 }
 
 /// Nobody is left to lead when a launcher stops all of its nodes: they do not wait for it.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!           lone calls, one after the other            begin
-//!   Home ──────────────────────────────────► Idle ◄────────────► Driven
+//!   Home ──────────────────────────────────► Idle ◄─────────────► Lent
 //!    ▲  (the loop watches the socket)         │      reply         │ somebody else has something for
 //!    │                                        │                    │ the loop, or the connection must
 //!    │◄── unused for a while, or wanted ──────┘                    ▼ not be used any more
@@ -15,11 +15,10 @@
 //! ```
 //!
 //! All of it is the connection's own code; only the thread is another. Whoever drives has the
-//! connection to itself, so there is no lock around it.
+//! connection to itself, so there is no lock around it. Who has it is [`Lending`]'s affair.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ use parking_lot::Mutex;
 use super::connection::{Broken, Connection, Reading};
 use super::pending::Ended;
 use super::shared::ChannelShared;
-use crate::handover::Waiter;
+use crate::handover::{Lending, Waiter};
 use crate::reactor::{Patience, Ready, Share, WAIT_MAX, on_any_loop};
 
 /// How often the loop looks whether a connection that it has lent is still used. For as long an
@@ -44,44 +43,19 @@ const EVENTS_MAX: usize = 4;
 
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// Who has the connection of a channel to one server.
-#[derive(Default)]
+/// Lends the connection of a channel to one server.
 pub(super) struct Loans {
-    state: Mutex<Loan>,
-    /// The state is `Idle`; looked at without the lock.
-    idle: AtomicBool,
+    lending: Lending<Held, Arc<Waker>>,
+    /// While nothing is lent; kept for the next loan. For the driver.
+    seat: Mutex<Option<Box<Seat>>>,
 }
 
-enum Loan {
-    /// The driver, if there is a connection.
-    Home(Option<Box<Seat>>),
-    /// Whoever comes first.
-    Idle {
-        held: Held,
-        /// Since the loop looked last.
-        used: bool,
-    },
-    /// A caller.
-    Driven {
-        waker: Arc<Waker>,
-        /// The loop wants it back.
-        recalled: bool,
-    },
-    /// On its way back to the driver; it may have broken.
-    Returned(Held, Option<Broken>),
-    /// Nobody, ever again: the driver is gone.
-    Abandoned,
-}
-
-impl Default for Loan {
-    fn default() -> Loan {
-        Loan::Home(None)
-    }
-}
-
+/// What is lent.
 struct Held {
     connection: Box<Connection>,
     seat: Box<Seat>,
+    /// The connection cannot be used any more.
+    broken: Option<Broken>,
 }
 
 /// What a caller waits with.
@@ -133,6 +107,13 @@ pub(super) enum Fetched {
 }
 
 impl Loans {
+    pub(super) fn new() -> Loans {
+        Loans {
+            lending: Lending::new(),
+            seat: Mutex::new(None),
+        }
+    }
+
     // ---- for the driver
 
     /// Lends a connection that has nothing to do. It must be registered with `registry`.
@@ -144,11 +125,7 @@ impl Loans {
         mut connection: Box<Connection>,
         registry: &Registry,
     ) -> Result<(), (Box<Connection>, Option<Broken>)> {
-        let mut state = self.state.lock();
-        let seat = match &mut *state {
-            Loan::Home(seat) => seat.take(),
-            _ => None,
-        };
+        let seat = self.seat.lock().take();
         let seat = match seat.map_or_else(|| Seat::new().map(Box::new), Ok) {
             Ok(seat) => seat,
             Err(error) => {
@@ -159,52 +136,46 @@ impl Loans {
         if let Err(error) = connection.watch_with(registry, seat.poll.registry(), SOCKET) {
             return Err((connection, Some(error.into())));
         }
-        let held = Held { connection, seat };
-        *state = Loan::Idle { held, used: true };
-        self.idle.store(true, Ordering::Relaxed);
+        let broken = None;
+        self.lending.lend(Held {
+            connection,
+            seat,
+            broken,
+        });
         Ok(())
     }
 
     /// Gets a lent connection back and registers it, or has it brought.
     pub(super) fn fetch(&self, registry: &Registry, token: Token) -> Fetched {
-        let mut state = self.state.lock();
-        let (held, broken) = match std::mem::take(&mut *state) {
-            Loan::Idle { held, .. } => (held, None),
-            Loan::Returned(held, broken) => (held, broken),
-            Loan::Driven { waker, .. } => {
+        match self.lending.fetch() {
+            Ok(held) => {
+                let Held {
+                    mut connection,
+                    seat,
+                    broken,
+                } = held;
+                let watched = connection.watch_with(seat.poll.registry(), registry, token);
+                *self.seat.lock() = Some(seat);
+                let broken = broken.or(watched.err().map(Broken::Io));
+                Fetched::Here(connection, broken)
+            }
+            Err(waker) => {
                 if let Err(error) = waker.wake() {
                     tracing::error!(%error, "a caller cannot be woken");
                 }
-                let recalled = true;
-                *state = Loan::Driven { waker, recalled };
-                return Fetched::Recalled;
+                Fetched::Recalled
             }
-            Loan::Home(_) | Loan::Abandoned => unreachable!("the driver fetches what it has lent"),
-        };
-        self.idle.store(false, Ordering::Relaxed);
-        let Held {
-            mut connection,
-            seat,
-        } = held;
-        let watched = connection.watch_with(seat.poll.registry(), registry, token);
-        *state = Loan::Home(Some(seat));
-        let broken = broken.or(watched.err().map(Broken::Io));
-        Fetched::Here(connection, broken)
+        }
     }
 
     /// Whether nobody has used the connection since this was asked last.
     pub(super) fn is_unused(&self) -> bool {
-        match &mut *self.state.lock() {
-            Loan::Idle { used, .. } => !std::mem::take(used),
-            _ => false,
-        }
+        self.lending.is_unused()
     }
 
     /// The driver is gone.
     pub(super) fn abandon(&self) {
-        self.idle.store(false, Ordering::Relaxed);
-        let before = std::mem::replace(&mut *self.state.lock(), Loan::Abandoned);
-        drop(before);
+        self.lending.abandon();
     }
 
     // ---- for callers
@@ -212,40 +183,22 @@ impl Loans {
     /// Takes a connection that is lent to whoever comes first.
     pub(super) fn borrow<'a>(&'a self, shared: &'a ChannelShared) -> Option<Borrowed<'a>> {
         // A loop's thread has a clock of its own, and should not wait anyway.
-        if !self.idle.load(Ordering::Relaxed) || on_any_loop() {
+        if !self.lending.may_be_idle() || on_any_loop() {
             return None;
         }
-        let held = {
-            let mut state = self.state.try_lock()?;
-            if !matches!(*state, Loan::Idle { .. }) {
-                return None;
-            }
-            let Loan::Idle { held, .. } = std::mem::take(&mut *state) else {
-                unreachable!("it was just looked at");
-            };
-            let (waker, recalled) = (Arc::clone(&held.seat.waker), false);
-            *state = Loan::Driven { waker, recalled };
-            self.idle.store(false, Ordering::Relaxed);
-            held
-        };
+        let held = self.lending.borrow(|held| Arc::clone(&held.seat.waker))?;
         let mut borrowed = Borrowed {
             loans: self,
             shared,
             held: Some(held),
-            broken: None,
         };
         // What has happened to it while nobody watched. Where that is more than a share, the loop
-        // sees to it: what comes after it may be the connection's end.
+        // sees to it: what comes after it may be the connection's end. A wake that this takes off
+        // the poll is not lost: whoever has something for the loop has told the queue of it, which
+        // the caller looks at before it sends.
         borrowed.step(Duration::ZERO);
         let all_seen = borrowed.is_usable() && !borrowed.connection().has_more_to_read();
         all_seen.then_some(borrowed)
-    }
-
-    fn is_recalled(&self) -> bool {
-        match &*self.state.lock() {
-            Loan::Driven { recalled, .. } => *recalled,
-            _ => true,
-        }
     }
 }
 
@@ -255,7 +208,6 @@ pub(super) struct Borrowed<'a> {
     shared: &'a ChannelShared,
     /// Taken when it goes back.
     held: Option<Held>,
-    broken: Option<Broken>,
 }
 
 impl Borrowed<'_> {
@@ -269,7 +221,8 @@ impl Borrowed<'_> {
     }
 
     fn is_usable(&mut self) -> bool {
-        self.broken.is_none() && !self.connection().was_left()
+        let held = self.held();
+        held.broken.is_none() && !held.connection.was_left()
     }
 
     /// Drives the connection until the caller's call has ended. Where others want the connection
@@ -282,7 +235,7 @@ impl Borrowed<'_> {
                 .next_alarm()
                 .saturating_duration_since(now);
             self.step(patience.min(WAIT_MAX));
-            if self.loans.is_recalled() {
+            if self.loans.lending.is_recalled() {
                 return;
             }
         }
@@ -292,15 +245,18 @@ impl Borrowed<'_> {
     /// reads a share at most and goes on with the next step: whatever a server sends, alarms are
     /// looked at in between, and whether others want the connection.
     fn step(&mut self, patience: Duration) {
-        if let Err(broken) = self.held().step(patience) {
-            self.broken = Some(broken);
+        let held = self.held();
+        if let Err(broken) = held.step(patience) {
+            held.broken = Some(broken);
         }
     }
 }
 
 impl Held {
     fn step(&mut self, patience: Duration) -> Result<(), Broken> {
-        let Held { connection, seat } = self;
+        let Held {
+            connection, seat, ..
+        } = self;
         while connection.take_flush_wanted() {
             connection.on_flush(&mut Reading::new(&mut seat.scratch, Share::ALONE))?;
         }
@@ -319,27 +275,16 @@ impl Held {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        let Some(held) = self.held.take() else {
+        let Some(mut held) = self.held.take() else {
             return;
         };
-        let mut broken = self.broken.take();
         if thread::panicking() {
-            broken = Some(Broken::Io(io::Error::other("its caller panicked")));
+            held.broken = Some(Broken::Io(io::Error::other("its caller panicked")));
         }
-        let mut state = self.loans.state.lock();
-        match &*state {
-            Loan::Driven { recalled, .. } => {
-                if !recalled && broken.is_none() && held.connection.is_calm() {
-                    *state = Loan::Idle { held, used: true };
-                    self.loans.idle.store(true, Ordering::Relaxed);
-                    return;
-                }
-                *state = Loan::Returned(held, broken);
-            }
-            // Its calls end with it.
-            _ => return,
+        let lend_on = held.broken.is_none() && held.connection.is_calm();
+        // If the driver is gone, the connection's calls end with it.
+        if self.loans.lending.give_back(held, lend_on) {
+            self.shared.notify_driver();
         }
-        drop(state);
-        self.shared.notify_driver();
     }
 }

@@ -103,7 +103,7 @@ impl ChannelShared {
             },
             handle,
             queue: Tray::told(Queue::default()),
-            loans: Loans::default(),
+            loans: Loans::new(),
             in_flight: AtomicUsize::new(0),
             unsent_bytes: AtomicUsize::new(0),
             down: AtomicBool::new(false),

@@ -5,7 +5,9 @@
 //! own: that is how a lost wake shows.
 
 mod answering;
+mod borrowing;
 mod handing;
+mod poll;
 mod sync;
 mod waking;
 
@@ -15,6 +17,8 @@ mod book;
 #[path = "../../server/call_state.rs"]
 #[allow(dead_code, reason = "the models need less of it")]
 mod call_state;
+#[path = "../lending.rs"]
+mod lending;
 #[path = "../posts.rs"]
 #[allow(dead_code, reason = "the models need less of it")]
 mod posts;

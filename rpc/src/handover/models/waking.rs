@@ -2,34 +2,12 @@
 
 use std::sync::Arc;
 
-use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 use super::in_every_order;
+use super::poll::Poll;
 use super::posts::Posts;
 use super::waiter::Waiter;
-
-/// What the system's poll does for a loop: a wake is kept until the loop sleeps.
-#[derive(Default)]
-struct Poll {
-    woken: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Poll {
-    fn wake(&self) {
-        *self.woken.lock().unwrap() = true;
-        self.changed.notify_one();
-    }
-
-    fn sleep(&self) {
-        let mut woken = self.woken.lock().unwrap();
-        while !*woken {
-            woken = self.changed.wait(woken).unwrap();
-        }
-        *woken = false;
-    }
-}
 
 #[derive(Default)]
 struct Counted(std::sync::atomic::AtomicUsize);

@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::error::{Code, RpcError};
-use crate::server::Call;
-use crate::stream::Flow;
+use crate::server::{Call, Flow};
 
 /// The place where the answer to one call goes: exactly one answer, from any thread, at any time.
 ///

@@ -8,27 +8,19 @@
 //!                                         whoever waits looks again
 //! ```
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use prost::Message;
 
 use crate::error::{Code, RpcError};
 use crate::reactor::on_any_loop;
 use crate::reply::{OnItem, ReplySlot, StreamTarget};
-use crate::server::{Call, Callback, ReplyPath, run_all};
+use crate::server::{Call, Flow};
 use crate::wire::{ReplyHead, ReplyKind, reply_len};
-
-/// What an item costs besides its bytes, so that empty ones are not free.
-pub(crate) const ITEM_CREDIT: u32 = 16;
-
-/// The credit of a call that brings none, in bytes.
-const DEFAULT_CREDIT: u32 = 64 << 10;
 
 /// Why an item was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,7 +126,7 @@ impl<T: Message> StreamSender<T> {
                     kind: ReplyKind::Item,
                     ..ReplyHead::default()
                 };
-                flow.take(&head, path)?;
+                flow.take(body_size, reply_len(&head), path.room())?;
                 path.send_item(&head, item);
                 Ok(())
             }
@@ -190,169 +182,8 @@ impl<T> fmt::Debug for StreamSender<T> {
     }
 }
 
-/// What holds the items of one call back.
-#[derive(Debug)]
-pub(crate) struct Flow {
-    state: Mutex<FlowState>,
-    changed: Condvar,
-}
-
-struct FlowState {
-    /// Bytes that the caller is ready to hold; the last item may overdraw it.
-    credit: i64,
-    /// The connection had no room. It says when it has.
-    stalled: bool,
-    closed: Option<RpcError>,
-    /// It is closed because a sender has waited too long.
-    given_up: bool,
-    waiting: VecDeque<Callback>,
-    items: u64,
-    bytes: usize,
-}
-
-impl FlowState {
-    fn is_ready(&self) -> bool {
-        self.closed.is_some() || (self.credit > 0 && !self.stalled)
-    }
-}
-
-impl Flow {
-    /// A stream whose caller is ready to hold `credit` bytes; 0: it did not say.
-    pub(crate) fn new(credit: u32) -> Flow {
-        let credit = match credit {
-            0 => DEFAULT_CREDIT,
-            credit => credit,
-        };
-        Flow {
-            state: Mutex::new(FlowState {
-                credit: credit.into(),
-                stalled: false,
-                closed: None,
-                given_up: false,
-                waiting: VecDeque::new(),
-                items: 0,
-                bytes: 0,
-            }),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// Takes credit and room for an item with this head.
-    fn take(&self, head: &ReplyHead<'_>, path: &ReplyPath) -> Result<(), StreamError> {
-        let mut state = self.state.lock();
-        if let Some(error) = &state.closed {
-            return Err(StreamError::Closed(error.clone()));
-        }
-        if state.credit <= 0 {
-            return Err(StreamError::WouldBlock);
-        }
-        state.stalled = !path.reserve(reply_len(head));
-        if state.stalled {
-            return Err(StreamError::WouldBlock);
-        }
-        state.credit -= i64::from(head.body_size) + i64::from(ITEM_CREDIT);
-        state.items += 1;
-        state.bytes += head.body_size as usize;
-        Ok(())
-    }
-
-    /// Waits until an item can be sent or the stream is closed. After `longest` it closes it.
-    fn wait(&self, longest: Duration) {
-        {
-            let mut state = self.state.lock();
-            let in_vain = |state: &mut FlowState| !state.is_ready();
-            let waited = self.changed.wait_while_for(&mut state, in_vain, longest);
-            if !waited.timed_out() {
-                return;
-            }
-        }
-        self.change(|state| {
-            if !state.is_ready() {
-                let text = format!(
-                    "the caller took no item for {} ms (ProviderOptions::stream_stall_timeout)",
-                    longest.as_millis()
-                );
-                let error = RpcError::new(Code::ResourceExhausted, text);
-                state.closed = Some(error.with_may_have_executed(true));
-                state.given_up = true;
-            }
-        });
-    }
-
-    fn on_ready(&self, callback: Callback) {
-        {
-            let mut state = self.state.lock();
-            if !state.is_ready() {
-                state.waiting.push_back(callback);
-                return;
-            }
-        }
-        callback();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.state.lock().closed.is_some()
-    }
-
-    /// Why the stream is closed, if a sender has waited too long.
-    pub(crate) fn given_up(&self) -> Option<RpcError> {
-        let state = self.state.lock();
-        state.closed.clone().filter(|_| state.given_up)
-    }
-
-    /// Items sent, and their bytes.
-    pub(crate) fn sent(&self) -> (u64, usize) {
-        let state = self.state.lock();
-        (state.items, state.bytes)
-    }
-
-    // ---- for the connection, on its loop's thread
-
-    /// The caller is ready to hold so many bytes more.
-    pub(crate) fn add_credit(&self, credit: u32) {
-        self.change(|state| state.credit = state.credit.saturating_add(credit.into()));
-    }
-
-    /// The connection has room again.
-    pub(crate) fn has_room(&self) {
-        self.change(|state| state.stalled = false);
-    }
-
-    /// Nobody waits for items any more. The first reason counts.
-    pub(crate) fn close(&self, error: RpcError) {
-        self.change(|state| {
-            state.closed.get_or_insert(error);
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut FlowState)) {
-        let callbacks = {
-            let mut state = self.state.lock();
-            change(&mut state);
-            if !state.is_ready() {
-                return;
-            }
-            self.changed.notify_all();
-            std::mem::take(&mut state.waiting)
-        };
-        run_all(callbacks);
-    }
-}
-
-impl fmt::Debug for FlowState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlowState")
-            .field("credit", &self.credit)
-            .field("stalled", &self.stalled)
-            .field("closed", &self.closed)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     #[test]
@@ -381,37 +212,5 @@ mod tests {
         stream.finish();
         assert_eq!(answer.recv().unwrap().unwrap_err().code(), Code::Internal);
         assert!(answer.recv().is_err(), "it was answered once");
-    }
-
-    #[test]
-    fn whoever_waits_is_told_once() {
-        let told = Arc::new(AtomicUsize::new(0));
-        let flow = Flow::new(1);
-        let tell = || {
-            let told = Arc::clone(&told);
-            flow.on_ready(Box::new(move || {
-                told.fetch_add(1, Ordering::Relaxed);
-            }));
-        };
-        tell();
-        assert_eq!(told.load(Ordering::Relaxed), 1, "there is credit");
-        flow.change(|state| state.credit = -5);
-        tell();
-        flow.add_credit(5);
-        assert_eq!(
-            told.load(Ordering::Relaxed),
-            1,
-            "the credit is still overdrawn"
-        );
-        flow.add_credit(1);
-        flow.add_credit(1);
-        assert_eq!(told.load(Ordering::Relaxed), 2);
-        flow.change(|state| state.stalled = true);
-        tell();
-        flow.close(RpcError::new(Code::Cancelled, "first"));
-        flow.close(RpcError::new(Code::Unavailable, "second"));
-        assert_eq!(told.load(Ordering::Relaxed), 3);
-        let closed = flow.state.lock().closed.clone();
-        assert_eq!(closed.unwrap().text(), "first");
     }
 }

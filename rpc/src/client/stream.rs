@@ -25,8 +25,8 @@ use super::shared::ChannelShared;
 use crate::controller::RpcController;
 use crate::error::{Code, RpcError};
 use crate::reactor::on_group;
+use crate::server::ITEM_CREDIT;
 use crate::service::MethodDescriptor;
-use crate::stream::ITEM_CREDIT;
 
 /// Smaller items are copied when they are kept: they are slices of buffers that they share with
 /// other replies, which they would keep alive.

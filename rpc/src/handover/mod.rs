@@ -10,7 +10,8 @@
 //! What can go wrong here goes wrong once in a million runs: a wake that is lost, something left
 //! behind by one who was too late. So these files name their locks and threads by `super::sync` and
 //! are compiled a second time for the tests, in `models`, where loom runs them in every order that
-//! threads can take.
+//! threads can take. So are `book`, `flow` and `room` of the server, where a call's handlers and its
+//! stream's senders meet the connection.
 
 mod lending;
 #[cfg(test)]

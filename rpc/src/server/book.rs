@@ -18,10 +18,10 @@ use std::time::Instant;
 
 use super::call::Call;
 use super::call_state::Entering;
+use super::flow::Flow;
 use super::sync::Mutex;
 use super::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Code, RpcError};
-use crate::stream::Flow;
 
 /// What a handler wants done when something happens.
 pub(crate) type Callback = Box<dyn FnOnce() + Send>;

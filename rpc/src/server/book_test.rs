@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::book::{Asked, Book};
 use super::call::Call;
-use crate::stream::Flow;
+use super::flow::Flow;
 
 /// As an answered call does.
 fn leave(book: &Book, call: &Call) {

@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::book::{About, Callback};
 use super::call_state::{CallState, Entering};
+use super::flow::Flow;
 use super::outbox::{Answer, MethodIndex};
 use super::reply_path::ReplyPath;
 use crate::error::{Code, RpcError};
@@ -25,7 +26,6 @@ use crate::interceptor::{CallOutcome, ServerInterceptor};
 use crate::metadata::Metadata;
 use crate::reply::not_unary;
 use crate::service::RpcContext;
-use crate::stream::Flow;
 use crate::trace::TraceContext;
 use crate::wire::METADATA_ENTRIES_MAX;
 

@@ -7,19 +7,22 @@ mod book_test;
 mod call;
 mod call_state;
 mod connection;
+mod flow;
+#[cfg(test)]
+mod flow_test;
 mod handler;
 mod outbox;
 mod provider;
 mod refusal;
 mod reply_path;
+mod room;
 mod services;
 mod shared;
 mod status_port;
 mod worker_pool;
 
 use crate::handover::sync;
-pub(crate) use book::{Callback, run_all};
 pub(crate) use call::Call;
+pub(crate) use flow::{Flow, ITEM_CREDIT};
 pub use provider::{ProviderError, ProviderHandle, ProviderOptions, RpcProvider};
-pub(crate) use reply_path::ReplyPath;
 pub use worker_pool::WorkerPoolOptions;

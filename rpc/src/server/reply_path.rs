@@ -9,7 +9,6 @@
 //! A reply is encoded where it is given, once, straight into the bytes that will be sent.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use prost::Message;
 use super::book::{About, Asked, Book, Callback};
 use super::call::Call;
 use super::outbox::{Answer, EndedRun, Outbox, OutboxId, Replies, message_head};
+use super::room::Room;
 use super::shared::{ServeOptions, ServerShared};
 use crate::error::{Code, RpcError};
 use crate::handover::Tray;
@@ -36,7 +36,6 @@ pub(crate) struct ReplyPath {
     source: SourceId,
     outbox: OutboxId,
     max_body_bytes: u32,
-    max_unsent_bytes: usize,
     stream_stall_timeout: Duration,
     pub(super) interceptors: Arc<[Arc<dyn ServerInterceptor>]>,
     pub(super) book: Book,
@@ -49,17 +48,6 @@ pub(crate) struct ReplyPath {
     room: Room,
     /// The peer's, in DER, if it was asked for one. There before the first call is begun.
     peer_certificate: OnceLock<Box<[u8]>>,
-}
-
-/// How much of what streams may send the peer has not taken yet.
-#[derive(Debug, Default)]
-struct Room {
-    /// Bytes at the socket, of whatever kind.
-    unsent: AtomicUsize,
-    /// Bytes of items that have not come to the socket yet.
-    queued: AtomicUsize,
-    /// A stream found no room, and wants to hear when there is again.
-    stalled: AtomicBool,
 }
 
 /// What other threads left for the connection.
@@ -98,14 +86,13 @@ impl ReplyPath {
             source,
             outbox,
             max_body_bytes: limits.max_body_bytes,
-            max_unsent_bytes: limits.max_unsent_bytes,
             stream_stall_timeout: *stream_stall_timeout,
             interceptors: Arc::clone(interceptors),
             book: Book::default(),
             cells,
             meter: Arc::clone(&server.meter),
             mailed: Tray::new(Mailed::default()),
-            room: Room::default(),
+            room: Room::new(limits.max_unsent_bytes),
             peer_certificate: OnceLock::new(),
         }
     }
@@ -160,7 +147,7 @@ impl ReplyPath {
         self.add(|replies| replies.add_end(answer));
     }
 
-    /// Sends one item of a stream; [`reserve`](ReplyPath::reserve) was asked for its frame.
+    /// Sends one item of a stream; [`room`](ReplyPath::room) was taken for its frame.
     pub(crate) fn send_item(&self, head: &ReplyHead<'_>, item: &impl Message) {
         let frame_bytes = reply_len(head);
         if frame_bytes < LARGE_REPLY_BYTES || self.handle.is_current() {
@@ -249,42 +236,14 @@ impl ReplyPath {
         self.stream_stall_timeout
     }
 
-    /// Takes room for an item's frame; `false`: there is none, and the connection will tell all
-    /// streams when there is. The last frame may take more than there is.
-    pub(crate) fn reserve(&self, frame_bytes: usize) -> bool {
-        self.try_reserve(frame_bytes) || {
-            // Whoever makes room looks at the flag after that, so one of us two sees the other.
-            self.room.stalled.store(true, Ordering::SeqCst);
-            self.try_reserve(frame_bytes)
-        }
-    }
-
-    fn try_reserve(&self, frame_bytes: usize) -> bool {
-        let unsent = self.room.unsent.load(Ordering::SeqCst);
-        let reserved =
-            |queued| (unsent + queued <= self.max_unsent_bytes).then_some(queued + frame_bytes);
-        let queued = &self.room.queued;
-        queued
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, reserved)
-            .is_ok()
-    }
-
-    /// Notes that so many bytes of items came to the socket, where `unsent` bytes wait now.
-    pub(super) fn note_collected(&self, unsent: usize, item_bytes: usize) {
-        if item_bytes > 0 {
-            self.room.unsent.store(unsent, Ordering::SeqCst);
-            self.room.queued.fetch_sub(item_bytes, Ordering::SeqCst);
-        }
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Notes what waits at the socket after a write. Streams that stopped for want of room go on
-    /// when half of it is free.
+    /// when there is enough of it.
     pub(super) fn note_unsent(&self, unsent: usize) {
-        self.room.unsent.store(unsent, Ordering::SeqCst);
-        if self.room.stalled.load(Ordering::SeqCst)
-            && unsent + self.room.queued.load(Ordering::SeqCst) <= self.max_unsent_bytes / 2
-            && self.room.stalled.swap(false, Ordering::SeqCst)
-        {
+        if self.room.note_unsent(unsent) {
             for flow in self.book.flows() {
                 flow.has_room();
             }

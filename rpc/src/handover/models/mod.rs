@@ -8,6 +8,7 @@ mod answering;
 mod borrowing;
 mod handing;
 mod poll;
+mod streaming;
 mod sync;
 mod waking;
 
@@ -17,11 +18,16 @@ mod book;
 #[path = "../../server/call_state.rs"]
 #[allow(dead_code, reason = "the models need less of it")]
 mod call_state;
+#[path = "../../server/flow.rs"]
+#[allow(dead_code, reason = "the models need less of it")]
+mod flow;
 #[path = "../lending.rs"]
 mod lending;
 #[path = "../posts.rs"]
 #[allow(dead_code, reason = "the models need less of it")]
 mod posts;
+#[path = "../../server/room.rs"]
+mod room;
 #[path = "../tray.rs"]
 #[allow(dead_code, reason = "the models need less of it")]
 mod tray;

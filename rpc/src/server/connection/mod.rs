@@ -301,6 +301,7 @@ impl Connection {
             )
         });
         self.path
+            .room()
             .note_collected(self.output.unsent_bytes(), item_bytes);
         if ended > 0 {
             self.in_flight -= ended;

@@ -9,24 +9,27 @@
 //! A connection that the server asked to leave (GOAWAY) begins no more calls; those under way go
 //! on.
 
+mod alarms;
+mod deliver;
+
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Registry, Token};
 
+pub(super) use self::alarms::expired;
 use super::in_flight::InFlight;
 use super::pending::{Ended, Pending};
 use super::shared::{ChannelShared, Queued};
-use super::stream::Origin;
 use super::waiting::Waiting;
 use crate::error::{Code, RpcError};
-use crate::reactor::{self, Batch, Ready, Share, WAIT_MAX};
+use crate::reactor::{self, Ready, Share};
 use crate::transport::Transport;
 use crate::wire::{
-    FrameError, InputBuffer, OutputQueue, ReplyHead, ReplyKind, RequestHead, RequestKind, Written,
-    check_body, peek_reply, put_request, request_len,
+    FrameError, InputBuffer, OutputQueue, RequestHead, RequestKind, Written, put_request,
+    request_len,
 };
 
 /// Above this many unsent bytes a server's pings are not answered: it does not read.
@@ -36,9 +39,6 @@ const PONG_UNSENT_BYTES_MAX: usize = 64 << 10;
 /// arrived by then, as a socket's receive buffer holds no more (`net.ipv4.tcp_rmem`: 6 MiB, since
 /// Linux 6.16 32 MiB). A server that goes on sending must not hold the loop.
 const LAST_BYTES_MAX: usize = 32 << 20;
-
-/// The numbers of our own pings begin here, far from those of calls.
-const FIRST_PING: u64 = 1 << 48;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -418,136 +418,6 @@ impl Connection {
         self.pinged_at.take().is_some()
     }
 
-    // ---- what the server says
-
-    /// Takes frames that have arrived, and tells how many it looked at.
-    fn deliver(&mut self, share: Share) -> Result<usize, Broken> {
-        self.more_replies = false;
-        let mut delivered = 0;
-        let batch = Batch::of(self.input.unread().len(), share);
-        loop {
-            let unread = self.input.unread();
-            // Of a reply whose header was looked at, the body has to arrive before it is again.
-            if unread.is_empty() || unread.len() < self.frame_bytes {
-                break;
-            }
-            self.frame_bytes = 0;
-            if !batch.goes_on(delivered, unread.len()) {
-                self.more_replies = true;
-                break;
-            }
-            let limits = &self.shared.options.limits;
-            let Some(frame) = peek_reply(unread, limits)? else {
-                break;
-            };
-            let (head, frame_bytes) = (frame.head, frame.body_start + frame.body_size);
-            let (id, kind) = (head.request_id, head.kind);
-            if kind == ReplyKind::Goaway && head.code != Code::Ok.number() {
-                let error = error_of(&head).with_may_have_executed(false);
-                return Err(Broken::Refused(error));
-            }
-            delivered += 1;
-            if !std::mem::replace(&mut self.proven, true) {
-                self.shared.answered();
-            }
-            if !matches!(kind, ReplyKind::Reply | ReplyKind::Item) {
-                self.input.discard(frame_bytes);
-                self.on_control(kind, id);
-                continue;
-            }
-            if let Err(error) = check_body(head.body_size, limits) {
-                // The reply can be skipped, so it costs its own call only.
-                self.input.discard(frame_bytes);
-                let what = if kind == ReplyKind::Item {
-                    "item"
-                } else {
-                    "reply"
-                };
-                let error = RpcError::new(Code::ResourceExhausted, format!("the {what}'s {error}"));
-                self.fail_by_server(id, kind, error.with_may_have_executed(true));
-                continue;
-            }
-            if unread.len() < frame_bytes {
-                self.frame_bytes = frame_bytes;
-                break;
-            }
-            if kind == ReplyKind::Item {
-                let body = self.input.take(frame.body_start, frame.body_size);
-                self.on_item(id, body);
-                continue;
-            }
-            let error = (head.code != Code::Ok.number()).then(|| error_of(&head));
-            let metadata = head.metadata.into_owned();
-            let body = self.input.take(frame.body_start, frame.body_size);
-            let result = error.map_or(Ok(body), Err);
-            self.end_by_id(id, Ended { result, metadata });
-        }
-        if self.in_flight.expects_replies() {
-            self.quiet_since = Some(reactor::now());
-        }
-        Ok(delivered)
-    }
-
-    fn on_control(&mut self, kind: ReplyKind, id: u64) {
-        match kind {
-            ReplyKind::Pong => {
-                // One of our own, or one that somebody waits for.
-                let is_ping = |pending: &mut Pending| pending.method.is_none();
-                if self.in_flight.get_mut(id).is_some_and(is_ping) {
-                    self.end_by_id(id, Ok(bytes::Bytes::new()).into());
-                }
-            }
-            ReplyKind::Ping => {
-                self.pong_owed = Some(id);
-                self.flush_wanted = true;
-            }
-            ReplyKind::Goaway => self.left = true,
-            ReplyKind::Reply | ReplyKind::Item | ReplyKind::Unknown => {}
-        }
-    }
-
-    fn on_item(&mut self, id: u64, body: bytes::Bytes) {
-        let channel = &self.shared;
-        let Some(pending) = self.in_flight.get_mut(id) else {
-            tracing::debug!(peer = %self.shared.addr, id, "late item ignored");
-            return;
-        };
-        let taken = if let Some(stream) = pending.stream() {
-            stream.item(Origin { channel, id }, body)
-        } else {
-            let text = "the server answered with a stream: the method is streaming there";
-            Err(RpcError::new(Code::Internal, text).with_may_have_executed(true))
-        };
-        match taken {
-            Ok(0) => {}
-            Ok(credit) => {
-                self.grant(id, credit);
-            }
-            Err(error) => self.fail_by_server(id, ReplyKind::Item, error),
-        }
-    }
-
-    /// What the server sent ends a call. One that goes on over there is cancelled.
-    fn fail_by_server(&mut self, id: u64, kind: ReplyKind, error: RpcError) {
-        if kind == ReplyKind::Item
-            && let Some(pending) = self.in_flight.remove(id)
-        {
-            self.tell_canceled(id, &pending);
-            self.end(pending, error.into());
-            return;
-        }
-        self.end_by_id(id, error.into());
-    }
-
-    fn end_by_id(&mut self, id: u64, ended: Ended) {
-        if let Some(pending) = self.in_flight.remove(id) {
-            self.end(pending, ended);
-        } else {
-            // The call was given up, by its deadline or its caller.
-            tracing::debug!(peer = %self.shared.addr, id, "late reply ignored");
-        }
-    }
-
     // ---- the ends of calls
 
     fn end(&self, pending: Pending, ended: Ended) {
@@ -583,84 +453,6 @@ impl Connection {
             self.end(pending, error.with_may_have_executed(sent).into());
         }
     }
-
-    // ---- time
-
-    /// Ends the calls whose time is up, and with them a connection that has fallen silent; pings.
-    pub(super) fn on_timer(&mut self, now: Instant) -> Result<(), Broken> {
-        let mut silent = None;
-        while let Some((id, pending)) = self.in_flight.pop_expired(now) {
-            let timeout = pending.timeout.unwrap_or(WAIT_MAX);
-            let limit = self
-                .shared
-                .options
-                .silence_limit
-                .max(timeout.saturating_mul(2));
-            let quiet = self
-                .quiet_since
-                .map(|since| now.saturating_duration_since(since));
-            silent = silent.or(quiet.filter(|quiet| *quiet >= limit));
-            self.tell_canceled(id, &pending);
-            let error = expired(&self.shared, timeout).with_may_have_executed(true);
-            self.end(pending, error.into());
-        }
-        if let Some(quiet) = silent {
-            return Err(Broken::Silent(quiet.as_millis()));
-        }
-        self.keep_alive(now)
-    }
-
-    fn keep_alive(&mut self, now: Instant) -> Result<(), Broken> {
-        let keepalive = &self.shared.options.keepalive;
-        if let Some(pinged_at) = self.pinged_at {
-            let waited = now.saturating_duration_since(pinged_at);
-            if waited >= keepalive.timeout.min(WAIT_MAX) {
-                return Err(Broken::NoPong(waited.as_millis()));
-            }
-        } else if now.saturating_duration_since(self.heard_at) >= self.quiet_max() {
-            self.pinged_at = Some(now);
-            self.pings += 1;
-            self.put_control(RequestKind::Ping, FIRST_PING + self.pings, 0);
-        }
-        Ok(())
-    }
-
-    fn quiet_max(&self) -> Duration {
-        self.shared.options.keepalive.after.min(WAIT_MAX)
-    }
-
-    /// When [`on_timer`](Connection::on_timer) has something to do. May be too early.
-    pub(super) fn next_alarm(&self) -> Instant {
-        let alive = match self.pinged_at {
-            Some(pinged_at) => pinged_at + self.shared.options.keepalive.timeout.min(WAIT_MAX),
-            None => self.heard_at + self.quiet_max(),
-        };
-        self.in_flight
-            .next_deadline()
-            .map_or(alive, |deadline| deadline.min(alive))
-    }
-}
-
-/// How a call ends whose time is up.
-pub(super) fn expired(shared: &ChannelShared, timeout: Duration) -> RpcError {
-    let text = format!(
-        "no reply from {} within {} ms",
-        shared.addr,
-        timeout.as_millis()
-    );
-    RpcError::new(Code::DeadlineExceeded, text)
-}
-
-fn error_of(head: &ReplyHead<'_>) -> RpcError {
-    let text = head.error_text.clone().into_owned();
-    let error = match Code::from_number(head.code) {
-        Some(code) => RpcError::new(code, text),
-        None => RpcError::new(
-            Code::Internal,
-            format!("unknown code {}: {text}", head.code),
-        ),
-    };
-    error.with_may_have_executed(!head.refused)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod channel;
+mod connecting;
 mod connection;
 mod delays;
 mod driver;

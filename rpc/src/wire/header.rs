@@ -9,82 +9,16 @@ use std::borrow::Cow;
 
 use prost::Message;
 
+use super::field::{
+    bytes_field_len, put_bytes_field, put_varint_field, take_bytes, take_str, take_u32,
+    varint_field_len,
+};
 use super::frame::FrameError;
+use super::kind::{ReplyKind, RequestKind};
 use super::limits::METADATA_ENTRIES_MAX;
-use super::varint::{MAX_VARINT32_BYTES, put_varint, take_varint, varint_len};
+use super::varint::{MAX_VARINT32_BYTES, take_varint};
 use crate::metadata::{Metadata, MetadataEntry};
 use crate::service::MethodDescriptor;
-
-/// What a frame of the request direction means. Only calls have a body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RequestKind {
-    /// Begins a call.
-    #[default]
-    Call,
-    /// Gives a call up.
-    Cancel,
-    /// Lets the server send more items of a stream.
-    Credit,
-    /// Asks for a [`ReplyKind::Pong`] with the same number.
-    Ping,
-    /// Answers a [`ReplyKind::Ping`].
-    Pong,
-    /// Says that no more calls will be begun on this connection.
-    Goodbye,
-    /// From a later version of this protocol; skipped.
-    Unknown,
-}
-
-impl RequestKind {
-    /// By their numbers on the wire.
-    const ALL: [RequestKind; 6] = [
-        RequestKind::Call,
-        RequestKind::Cancel,
-        RequestKind::Credit,
-        RequestKind::Ping,
-        RequestKind::Pong,
-        RequestKind::Goodbye,
-    ];
-
-    pub(crate) fn from_number(number: u32) -> RequestKind {
-        let known = Self::ALL.get(number as usize);
-        known.copied().unwrap_or(RequestKind::Unknown)
-    }
-}
-
-/// What a frame of the reply direction means. Only replies and items have a body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ReplyKind {
-    /// Ends a call.
-    #[default]
-    Reply,
-    /// One message of a stream; the call goes on.
-    Item,
-    /// Answers a [`RequestKind::Ping`].
-    Pong,
-    /// Asks for a [`RequestKind::Pong`] with the same number.
-    Ping,
-    /// Asks the client to begin new calls elsewhere, or, with a code, says why none was begun.
-    Goaway,
-    /// From a later version of this protocol; skipped.
-    Unknown,
-}
-
-impl ReplyKind {
-    /// By their numbers on the wire.
-    const ALL: [ReplyKind; 5] = [
-        ReplyKind::Reply,
-        ReplyKind::Item,
-        ReplyKind::Pong,
-        ReplyKind::Ping,
-        ReplyKind::Goaway,
-    ];
-
-    pub(crate) fn from_number(number: u32) -> ReplyKind {
-        let known = Self::ALL.get(number as usize);
-        known.copied().unwrap_or(ReplyKind::Unknown)
-    }
-}
 
 /// The header of a request.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -448,56 +382,12 @@ fn take_entry(rest: &mut &[u8], metadata: &mut Metadata) -> Option<()> {
     (metadata.len() < METADATA_ENTRIES_MAX).then(|| metadata.add(entry))
 }
 
-fn take_str<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    str::from_utf8(take_bytes(rest)?).ok()
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let len = usize::try_from(take_varint(rest)?).ok()?;
-    let (bytes, after) = rest.split_at_checked(len)?;
-    *rest = after;
-    Some(bytes)
-}
-
-/// A value above 32 bits goes to prost, which knows how protobuf cuts it.
-fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    u32::try_from(take_varint(rest)?).ok()
-}
-
-// Protobuf leaves out fields that hold their default.
-
-pub(crate) fn bytes_field_len(len: usize) -> usize {
-    if len == 0 {
-        0
-    } else {
-        1 + varint_len(len as u64) + len
-    }
-}
-
-fn varint_field_len(value: u64) -> usize {
-    if value == 0 { 0 } else { 1 + varint_len(value) }
-}
-
-pub(crate) fn put_bytes_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        out.push(tag);
-        put_varint(out, bytes.len() as u64);
-        out.extend_from_slice(bytes);
-    }
-}
-
-fn put_varint_field(out: &mut Vec<u8>, tag: u8, value: u64) {
-    if value != 0 {
-        out.push(tag);
-        put_varint(out, value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::varint::put_varint;
 
     /// Bytes that are close to a header, so that the fast path is entered and left.
     fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {

@@ -308,11 +308,12 @@ fn a_flood_of_connections_opened_and_dropped_leaves_nothing_behind() {
 }
 
 /// A byte a second, in a world that runs twenty times as fast: a frame has its first ten seconds
-/// (here half of one), then has to come faster.
+/// (here half of one), then has to come faster. `SENDERS=5000` has that many in place of 200; it takes
+/// twice as many descriptors.
 #[test]
 fn senders_of_a_byte_a_second_are_given_up_and_leave_nothing_behind() {
-    const SENDERS: usize = 200;
     const WAVES: usize = 3;
+    let senders: usize = std::env::var("SENDERS").map_or(200, |count| count.parse().unwrap());
     let alone = Alone::begin();
     let (server, _hold) = besieged(ProviderOptions {
         frame_timeout: Duration::from_millis(500),
@@ -321,12 +322,13 @@ fn senders_of_a_byte_a_second_are_given_up_and_leave_nothing_behind() {
     let bystander = Bystander::start(&server, &SAY);
     let with_bystander = descriptors();
     let mut memory = Memory::default();
-    for _ in 0..WAVES {
-        let mut slow: Vec<Socket> = (0..SENDERS)
+    for wave in 1..=WAVES {
+        let (before, mut busiest) = (resident_bytes(), 0);
+        let mut slow: Vec<Socket> = (0..senders)
             .map(|_| Socket::connect(server.local_addr()))
             .collect();
-        wait_until("all are there", || server.connections() == SENDERS + 1);
-        assert_eq!(descriptors(), with_bystander + 2 * SENDERS);
+        wait_until("all are there", || server.connections() == senders + 1);
+        assert_eq!(descriptors(), with_bystander + 2 * senders);
         let request = echo_request(&SAY, 1, [7; 4_000]);
         let mut bytes = request.iter();
         wait_until("given up", || {
@@ -335,12 +337,15 @@ fn senders_of_a_byte_a_second_are_given_up_and_leave_nothing_behind() {
                 let _ = socket.stream.write_all(&[*byte]);
             }
             bystander.is_served();
+            busiest = busiest.max(resident_bytes());
             thread::sleep(Duration::from_millis(50));
             server.connections() == 1
         });
+        let each = busiest.saturating_sub(before) / senders;
+        println!("wave {wave}: {each} bytes for each sender, both ends");
         // The peers' own ends are all that is left.
         wait_until("descriptors back", || {
-            descriptors() == with_bystander + SENDERS
+            descriptors() == with_bystander + senders
         });
         drop(slow);
         memory.look();

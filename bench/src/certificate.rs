@@ -3,9 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rcgen::generate_simple_self_signed;
 use rpc::{TlsClient, TlsError, TlsServer};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
 /// The name that it is for.
@@ -18,6 +21,7 @@ const KEY: &str = "key.pem";
 #[derive(Debug)]
 pub struct Certificate {
     dir: TempDir,
+    roots: RootCertStore,
 }
 
 impl Certificate {
@@ -30,7 +34,10 @@ impl Certificate {
         let dir = tempfile::tempdir()?;
         fs::write(dir.path().join(CERTIFICATE), made.cert.pem())?;
         fs::write(dir.path().join(KEY), made.signing_key.serialize_pem())?;
-        Ok(Certificate { dir })
+        let mut roots = RootCertStore::empty();
+        let added = roots.add(made.cert.der().clone());
+        added.map_err(io::Error::other)?;
+        Ok(Certificate { dir, roots })
     }
 
     /// Where its files are.
@@ -38,6 +45,25 @@ impl Certificate {
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
+
+    /// TLS for a client of the server that has it, for one who does without a channel.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+}
+
+/// The name that certificates here are for.
+pub(crate) fn server_name() -> ServerName<'static> {
+    ServerName::try_from(NAME).expect("it is a host name")
 }
 
 /// TLS for the server that has the certificate in `dir`.

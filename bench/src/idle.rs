@@ -1,13 +1,16 @@
 //! Connections that have made one call and then say nothing, and what a process holds in memory.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::certificate::server_name;
 use crate::echo::{EchoArgs, EchoReply};
 
 /// How long one connection may wait for its answer.
@@ -50,17 +53,21 @@ pub struct ReplyHead {
 }
 
 /// A connection that has asked for one echo.
-#[derive(Debug)]
 pub struct IdleConnection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
 }
 
+/// A socket, or TLS over one.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 impl IdleConnection {
-    /// Connects and sends the request.
+    /// Connects, over TLS if it is given, and sends the request.
     ///
     /// # Errors
-    /// The system's.
-    pub fn ask(addr: SocketAddr) -> io::Result<IdleConnection> {
+    /// The system's, or the handshake's.
+    pub fn ask(addr: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> io::Result<IdleConnection> {
         let args = EchoArgs {
             payload: vec![0x5A; PAYLOAD_BYTES].into(),
         };
@@ -72,9 +79,18 @@ impl IdleConnection {
         };
         let mut frame = head.encode_length_delimited_to_vec();
         args.encode(&mut frame)?;
-        let mut stream = TcpStream::connect(addr)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        let socket = TcpStream::connect(addr)?;
+        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        let mut stream: Box<dyn Stream> = match tls {
+            None => Box::new(socket),
+            Some(tls) => {
+                let session = ClientConnection::new(Arc::clone(tls), server_name())
+                    .map_err(io::Error::other)?;
+                Box::new(StreamOwned::new(session, socket))
+            }
+        };
         stream.write_all(&frame)?;
+        stream.flush()?;
         Ok(IdleConnection { stream })
     }
 
@@ -149,11 +165,12 @@ pub fn allow_descriptors(needed: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::{Certificate, tls_server};
 
     #[test]
     fn an_idle_connection_has_made_its_call() {
         let server = crate::echo::serve(None).unwrap();
-        let mut connection = IdleConnection::ask(server.local_addr()).unwrap();
+        let mut connection = IdleConnection::ask(server.local_addr(), None).unwrap();
         let head = connection.answer().unwrap();
         assert_eq!((head.request_id, head.code, head.kind), (1, 0, 0));
         assert_eq!(head.body_size, 18);
@@ -161,6 +178,22 @@ mod tests {
         drop(server);
         // A framed caller is asked to go first.
         connection.wait_until_closed().unwrap();
+    }
+
+    #[test]
+    fn an_idle_connection_over_tls_has_made_its_call() {
+        let certificate = Certificate::new().unwrap();
+        let tls = tls_server(certificate.dir()).unwrap();
+        let server = crate::echo::serve(Some(tls)).unwrap();
+        let tls = certificate.client_config().unwrap();
+        let mut connection = IdleConnection::ask(server.local_addr(), Some(&tls)).unwrap();
+        let head = connection.answer().unwrap();
+        assert_eq!((head.request_id, head.code, head.body_size), (1, 0, 18));
+        drop(server);
+        connection.wait_until_closed().unwrap();
+        let plain = crate::echo::serve(None).unwrap();
+        let asked = IdleConnection::ask(plain.local_addr(), Some(&tls));
+        assert!(asked.is_err(), "it was sent in the clear");
     }
 
     #[test]

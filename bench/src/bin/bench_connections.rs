@@ -9,9 +9,12 @@
 
 use std::env;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bench::certificate::{Certificate, tls_client, tls_server};
 use bench::child::{ChildProcess, wait_for_end_of_stdin};
 use bench::command::{Failure, exit_code, parse, seconds};
 use bench::echo;
@@ -24,12 +27,14 @@ use bench::table::{Table, figure};
 use bench::usage::cpu_of;
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
+use rustls::ClientConfig;
 use serde::Serialize;
 
 const EXAMPLES: &str = "\
 Examples:
   bench_connections                       5,000 idle connections, 3 rounds of 2 s each
   bench_connections --idle 1000           fewer of them
+  bench_connections --tls                 all of them over TLS
   bench_connections | tail -1 | jq .bytes_per_connection
 
 Exit codes: 0 measured, 1 failed, 2 wrong usage.";
@@ -62,6 +67,10 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
 
+    /// All connections speak TLS
+    #[arg(long)]
+    tls: bool,
+
     #[command(subcommand)]
     serve: Option<Serve>,
 }
@@ -70,7 +79,11 @@ struct Cli {
 enum Serve {
     /// Serve echoes until standard input ends: the other process of the measurement
     #[command(hide = true)]
-    Serve,
+    Serve {
+        /// The directory of its certificate
+        #[arg(long)]
+        certificate: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -81,16 +94,18 @@ fn run() -> Result<(), Failure> {
     let Some(cli) = parse::<Cli>()? else {
         return Ok(());
     };
-    if cli.serve.is_some() {
-        return serve();
+    if let Some(Serve::Serve { certificate }) = &cli.serve {
+        return serve(certificate.as_deref());
     }
     measure(&cli)
 }
 
 /// The server process: prints its address, serves until standard input ends.
-fn serve() -> Result<(), Failure> {
+fn serve(certificate: Option<&Path>) -> Result<(), Failure> {
+    let tls = certificate.map(tls_server).transpose();
+    let tls = tls.map_err(|error| Failure::Failed(format!("no TLS: {error}")))?;
     let provider =
-        echo::serve(None).map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
+        echo::serve(tls).map_err(|error| Failure::Failed(format!("rpc echo: {error}")))?;
     println!("{}", provider.local_addr());
     wait_for_end_of_stdin();
     Ok(())
@@ -105,6 +120,7 @@ struct Report {
     seconds: f64,
     rounds: u32,
     idle: u32,
+    tls: bool,
     /// Of the server's memory, when all have come for the first time.
     bytes_per_connection: f64,
     with_idle: Figures,
@@ -145,8 +161,8 @@ fn measure(cli: &Cli) -> Result<(), Failure> {
         .map_err(Failure::of("cannot open so many connections"))?;
     let machine = Machine::here();
     println!("{machine}");
-    let (server, addr) = start_server()?;
-    let echoes = || measure_echoes(addr, server.id(), cli, &interrupt);
+    let server = Server::start(cli.tls)?;
+    let echoes = || server.measure_echoes(cli, &interrupt);
 
     // The first load makes the server reserve what it needs for any.
     echoes()?;
@@ -154,15 +170,15 @@ fn measure(cli: &Cli) -> Result<(), Failure> {
     for round in 1..=cli.rounds {
         eprintln!("[{round}/{}] {} idle connections", cli.rounds, cli.idle);
         without.push(echoes()?);
-        let before = memory(&server)?;
-        let idle = open(addr, cli.idle as usize)?;
-        let after = memory(&server)?;
+        let before = server.memory()?;
+        let idle = server.open(cli.idle as usize)?;
+        let after = server.memory()?;
         bytes.get_or_insert(after.saturating_sub(before));
         with.push(echoes()?);
         drop(idle);
     }
     eprintln!("filling the server up");
-    let (accepted, refusal) = fill_up(addr, limit, &interrupt)?;
+    let (accepted, refusal) = server.fill_up(limit, &interrupt)?;
 
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let bytes_per_connection = bytes.unwrap_or(0) as f64 / f64::from(cli.idle);
@@ -174,6 +190,7 @@ fn measure(cli: &Cli) -> Result<(), Failure> {
         seconds: cli.seconds,
         rounds: cli.rounds,
         idle: cli.idle,
+        tls: cli.tls,
         bytes_per_connection,
         ratio: with_idle.requests_per_s / without_idle.requests_per_s,
         with_idle,
@@ -193,70 +210,107 @@ fn measure(cli: &Cli) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_server() -> Result<(ChildProcess, SocketAddr), Failure> {
-    let program = env::current_exe().map_err(Failure::of("cannot find this program's own file"))?;
-    let mut command = Command::new(program);
-    command.arg("serve");
-    let (process, line) = ChildProcess::start_and_read_line(&mut command)
-        .map_err(Failure::of("cannot start the server"))?;
-    let addr = line.trim().parse();
-    let addr = addr.map_err(|_| Failure::Failed(format!("the server said `{}`", line.trim())))?;
-    Ok((process, addr))
-}
-
-fn measure_echoes(
+/// The server's process, and how to reach it.
+struct Server {
+    process: ChildProcess,
     addr: SocketAddr,
-    server: u32,
-    cli: &Cli,
-    interrupt: &Interrupt,
-) -> Result<Span, Failure> {
-    let payload = Bytes::from(vec![0x5A; PAYLOAD_BYTES]);
-    let recorder = Recorder::default();
-    let _load = CallbackLoad::start(&Target::plain(addr), 1, IN_FLIGHT, &payload, &recorder)?;
-    let length = Duration::from_secs_f64(cli.seconds);
-    Span::measure(length, &[recorder], &[server], interrupt)
+    tls: Option<Tls>,
 }
 
-fn memory(server: &ChildProcess) -> Result<u64, Failure> {
-    memory_of(server.id()).map_err(Failure::of("cannot read the server's memory in /proc"))
+/// TLS as its clients have it.
+struct Tls {
+    certificate: Certificate,
+    config: Arc<ClientConfig>,
 }
 
-/// Opens connections and has each make its call.
-fn open(addr: SocketAddr, count: usize) -> Result<Vec<IdleConnection>, Failure> {
-    let connect = |_| {
-        let mut connection = IdleConnection::ask(addr)?;
-        let head = connection.answer()?;
-        if head.code != 0 {
-            return Err(std::io::Error::other(head.error_text));
-        }
-        Ok(connection)
-    };
-    let connections: std::io::Result<_> = (0..count).map(connect).collect();
-    connections.map_err(Failure::of("an idle connection's call"))
-}
-
-/// Opens connections up to the server's limit and one more; how many were answered, and what the
-/// last one was told before it was closed.
-fn fill_up(
-    addr: SocketAddr,
-    limit: usize,
-    interrupt: &Interrupt,
-) -> Result<(usize, String), Failure> {
-    // Those of the last round leave the server in their own time.
-    interrupt.sleep(Duration::from_secs(1))?;
-    let accepted = open(addr, limit)?;
-    let refused = || {
-        let mut connection = IdleConnection::ask(addr)?;
-        let head = connection.answer()?;
-        connection.wait_until_closed()?;
-        Ok(head)
-    };
-    let head = refused().map_err(Failure::of("the connection over the limit"))?;
-    if (head.kind, head.code) != (GOAWAY, RESOURCE_EXHAUSTED) {
-        let text = format!("the connection over the limit was not refused: {head:?}");
-        return Err(Failure::Failed(text));
+impl Server {
+    fn start(tls: bool) -> Result<Server, Failure> {
+        let program =
+            env::current_exe().map_err(Failure::of("cannot find this program's own file"))?;
+        let mut command = Command::new(program);
+        command.arg("serve");
+        let tls = if tls {
+            let made = Certificate::new().and_then(|certificate| {
+                let config = certificate.client_config()?;
+                Ok(Tls {
+                    certificate,
+                    config,
+                })
+            });
+            let tls = made.map_err(Failure::of("cannot make a certificate"))?;
+            command.arg("--certificate").arg(tls.certificate.dir());
+            Some(tls)
+        } else {
+            None
+        };
+        let (process, line) = ChildProcess::start_and_read_line(&mut command)
+            .map_err(Failure::of("cannot start the server"))?;
+        let addr = line.trim().parse();
+        let addr =
+            addr.map_err(|_| Failure::Failed(format!("the server said `{}`", line.trim())))?;
+        Ok(Server { process, addr, tls })
     }
-    Ok((accepted.len(), head.error_text))
+
+    fn target(&self) -> Result<Target, Failure> {
+        let dir = self.tls.as_ref().map(|tls| tls.certificate.dir());
+        let tls = dir.map(tls_client).transpose();
+        let tls = tls.map_err(|error| Failure::Failed(format!("no TLS: {error}")))?;
+        Ok(Target {
+            addr: self.addr,
+            tls,
+        })
+    }
+
+    fn measure_echoes(&self, cli: &Cli, interrupt: &Interrupt) -> Result<Span, Failure> {
+        let payload = Bytes::from(vec![0x5A; PAYLOAD_BYTES]);
+        let recorder = Recorder::default();
+        let _load = CallbackLoad::start(&self.target()?, 1, IN_FLIGHT, &payload, &recorder)?;
+        let length = Duration::from_secs_f64(cli.seconds);
+        Span::measure(length, &[recorder], &[self.process.id()], interrupt)
+    }
+
+    fn memory(&self) -> Result<u64, Failure> {
+        memory_of(self.process.id())
+            .map_err(Failure::of("cannot read the server's memory in /proc"))
+    }
+
+    fn ask(&self) -> std::io::Result<IdleConnection> {
+        IdleConnection::ask(self.addr, self.tls.as_ref().map(|tls| &tls.config))
+    }
+
+    /// Opens connections and has each make its call.
+    fn open(&self, count: usize) -> Result<Vec<IdleConnection>, Failure> {
+        let connect = |_| {
+            let mut connection = self.ask()?;
+            let head = connection.answer()?;
+            if head.code != 0 {
+                return Err(std::io::Error::other(head.error_text));
+            }
+            Ok(connection)
+        };
+        let connections: std::io::Result<_> = (0..count).map(connect).collect();
+        connections.map_err(Failure::of("an idle connection's call"))
+    }
+
+    /// Opens connections up to the server's limit and one more; how many were answered, and what
+    /// the last one was told before it was closed.
+    fn fill_up(&self, limit: usize, interrupt: &Interrupt) -> Result<(usize, String), Failure> {
+        // Those of the last round leave the server in their own time.
+        interrupt.sleep(Duration::from_secs(1))?;
+        let accepted = self.open(limit)?;
+        let refused = || {
+            let mut connection = self.ask()?;
+            let head = connection.answer()?;
+            connection.wait_until_closed()?;
+            Ok(head)
+        };
+        let head = refused().map_err(Failure::of("the connection over the limit"))?;
+        if (head.kind, head.code) != (GOAWAY, RESOURCE_EXHAUSTED) {
+            let text = format!("the connection over the limit was not refused: {head:?}");
+            return Err(Failure::Failed(text));
+        }
+        Ok((accepted.len(), head.error_text))
+    }
 }
 
 fn table(report: &Report) -> Table {

@@ -238,7 +238,9 @@ mod tests {
         let many = 2 * KEPT_BYTES_MAX / BUFFER_BYTES;
         for take in [Pool::take_full, Pool::take_empty] {
             let taken: Vec<_> = (0..many).map(|_| take(pool, BUFFER_BYTES)).collect();
-            taken.into_iter().for_each(|buffer| pool.give(buffer));
+            for buffer in taken {
+                pool.give(buffer);
+            }
         }
         for len in [1, WORTH_BYTES - 1, LARGEST_BYTES + 1] {
             pool.give(pool.take_empty(len));
@@ -268,7 +270,9 @@ mod tests {
         let small: Vec<_> = (0..KEPT_BYTES_MAX / BUFFER_BYTES)
             .map(|_| pool.take_full(BUFFER_BYTES))
             .collect();
-        small.into_iter().for_each(|buffer| pool.give(buffer));
+        for buffer in small {
+            pool.give(buffer);
+        }
         let large = pool.take_full(2 << 20);
         let place = large.as_ptr();
         pool.give(large);

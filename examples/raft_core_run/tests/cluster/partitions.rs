@@ -3,8 +3,6 @@
 //! Every history is checked, and every acknowledged write read back. Bounds are in election timeouts
 //! and in terms; how long it took is printed.
 
-use std::any::type_name;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,141 +10,8 @@ use proto::kv::{GetArgs, KvServerRpcStub};
 use rpc::RpcController;
 
 use crate::harness::cluster::status;
-use crate::harness::history::Recorder;
-use crate::harness::{Cluster, HANG_GUARD, Load, Network, eventually, seed};
-
-/// Long enough that a busy machine brings about no election by itself.
-const KNOBS: [&str; 2] = ["--election-timeout-ms=500-1000", "--log=debug"];
-
-/// The longest.
-const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Service is back by then wherever a majority has it.
-const SERVED_WITHIN: Duration = Duration::from_secs(10);
-
-/// Short enough that some calls end with their outcome unknown while there is no leader.
-const CALL_TIMEOUT: Duration = Duration::from_millis(800);
-
-/// A cluster on a network, and its clients.
-struct Scene {
-    network: Arc<Network>,
-    cluster: Cluster,
-    load: Load,
-    recorder: Recorder,
-}
-
-impl Scene {
-    /// For the test that names itself. `None`: it has passed elsewhere, or cannot run.
-    fn of<T: Fn()>(test: T, nodes: usize, hosts: usize) -> Option<Self> {
-        let network = Network::of(test, hosts)?;
-        let mut random = fastrand::Rng::with_seed(seed(type_name::<T>()));
-        let cluster = Cluster::on(&network, nodes, &KNOBS);
-        let load = Load::start(&cluster, 4, random.u64(..));
-        let recorder = Recorder::start(&cluster, 4, CALL_TIMEOUT, random.u64(..));
-        load.wait_for_acks(100);
-        recorder.progress(100);
-        Some(Self {
-            network,
-            cluster,
-            load,
-            recorder,
-        })
-    }
-
-    fn term(&self, node: usize) -> u64 {
-        eventually("a status", || self.cluster.status(node)).term
-    }
-
-    /// The latest that any node is in.
-    fn latest_term(&self) -> u64 {
-        let terms = self.cluster.running().map(|node| self.term(node));
-        terms.max().expect("some node runs")
-    }
-
-    /// A client of these nodes gets a write done in time.
-    fn is_served_by(&self, nodes: &[usize]) {
-        let begun = Instant::now();
-        let clerk = self.cluster.clerk_of(nodes).with_timeout(HANG_GUARD);
-        clerk.put("through", "it").unwrap();
-        let took = begun.elapsed();
-        println!("the nodes {nodes:?} serve after {} ms", took.as_millis());
-        assert!(took < SERVED_WITHIN, "{took:?}");
-    }
-
-    /// Who leads, and since which term.
-    fn leadership(&self) -> (usize, u64) {
-        let leader = self.cluster.leader();
-        (leader, self.term(leader))
-    }
-
-    /// For some election timeouts clients are served, and nobody comes to a new term.
-    fn is_at_rest(&self, timeouts: u32) {
-        let before = (self.leadership(), self.latest_term());
-        let begun = Instant::now();
-        while begun.elapsed() < ELECTION_TIMEOUT * timeouts {
-            self.load.wait_for_acks(20);
-        }
-        let now = (self.leadership(), self.latest_term());
-        assert_eq!(now, before, "a disturbance");
-    }
-
-    /// Nothing is cut any longer: all nodes catch up, and none disturbs the others.
-    fn heals(&self) {
-        let before = self.leadership();
-        self.network.heal();
-        let nodes: Vec<usize> = self.cluster.running().collect();
-        for node in nodes {
-            self.cluster.wait_for_catch_up(node);
-        }
-        self.is_at_rest(2);
-        assert_eq!(self.leadership(), before, "who comes back disturbs them");
-    }
-
-    /// All that was promised holds.
-    fn end(self) {
-        self.network.heal();
-        let journal = self.load.finish();
-        self.recorder.finish_linearizable();
-        self.cluster.wait_for_convergence();
-        journal.verify(&self.cluster);
-    }
-
-    /// The leader and the others.
-    fn cast<const FOLLOWERS: usize>(&self) -> (usize, [usize; FOLLOWERS]) {
-        let leader = self.cluster.leader();
-        let others: Vec<usize> = self
-            .cluster
-            .running()
-            .filter(|node| *node != leader)
-            .collect();
-        let others = others.try_into();
-        (
-            leader,
-            others.expect("the test knows how many nodes it has"),
-        )
-    }
-
-    /// Proves that something is cut: a node does not hear its leader any longer.
-    fn is_missed_by(&self, leader: usize, node: usize) {
-        eventually("it misses its leader", || {
-            let status = self.cluster.status(node)?;
-            (status.leader_id != Some(leader as u64)).then_some(())
-        });
-    }
-
-    /// How often a node has asked whether it could win.
-    fn campaigns(&self, node: usize) -> usize {
-        let said = self.cluster.output(node);
-        said.matches("asks for pre-votes").count()
-    }
-
-    /// A fault may take some terms, since an election may be in vain, but not one after the other.
-    fn has_taken_few_terms_since(&self, before: u64) {
-        let terms = self.latest_term() - before;
-        println!("{terms} terms");
-        assert!(terms <= 3, "{terms} terms");
-    }
-}
+use crate::harness::scene::ELECTION_TIMEOUT;
+use crate::harness::{Scene, eventually, seed};
 
 /// Faults N1: the others elect a leader. The old one steps down, and answers no read from what it knew;
 /// when it is heard again, it disturbs nobody.
@@ -162,7 +27,7 @@ fn a_leader_on_its_own_is_replaced_and_answers_nothing_old() {
         let (lonely, others) = scene.cast::<2>();
         let stub = cluster.stub(lonely);
         let campaigns = scene.campaigns(lonely);
-        scene.network.isolate(lonely);
+        scene.network().isolate(lonely);
         scene.is_served_by(&others);
         cluster.clerk_of(&others).put("x", "new").unwrap();
         eventually("it steps down", || {
@@ -204,7 +69,7 @@ fn two_of_three_nodes_are_cut_from_each_other_and_the_leader_stays() {
     let (leader, [one, other]) = scene.cast();
     for (left, right) in [(leader, one), (one, other)] {
         let before = scene.latest_term();
-        scene.network.cut_both_ways(left, right);
+        scene.network().cut_both_ways(left, right);
         if left == leader {
             scene.is_missed_by(leader, right);
         }
@@ -228,9 +93,9 @@ fn one_direction_between_leader_and_follower_is_lost_and_service_goes_on() {
         let before = scene.latest_term();
         let (leader, [follower, _]) = scene.cast();
         if is_leader_unheard {
-            scene.network.cut(leader, follower);
+            scene.network().cut(leader, follower);
         } else {
-            scene.network.cut(follower, leader);
+            scene.network().cut(follower, leader);
         }
         scene.is_missed_by(leader, follower);
         scene.is_served_by(&[0, 1, 2]);
@@ -254,8 +119,8 @@ fn a_silent_connection_is_redialled_and_works_as_soon_as_the_link_does() {
     };
     let (leader, [follower, _]) = scene.cast();
     let silent_from = Instant::now();
-    scene.network.cut_both_ways(leader, follower);
-    let address = scene.network.address(follower);
+    scene.network().cut_both_ways(leader, follower);
+    let address = scene.network().address(follower);
     let goal = format!("server is down peer={address}");
     scene.cluster.process(leader).wait_for_line(&goal);
     let took = silent_from.elapsed().as_millis();
@@ -264,7 +129,7 @@ fn a_silent_connection_is_redialled_and_works_as_soon_as_the_link_does() {
         scene.load.wait_for_acks(20);
     }
     let healed = Instant::now();
-    scene.network.heal();
+    scene.network().heal();
     scene.cluster.wait_for_catch_up(follower);
     let took = healed.elapsed();
     println!("caught up {} ms after the link was whole", took.as_millis());
@@ -290,9 +155,9 @@ fn a_link_that_flaps_stops_nobody() {
     let begun = Instant::now();
     while begun.elapsed() < ELECTION_TIMEOUT * 20 {
         let (leader, [follower, _]) = scene.cast();
-        scene.network.cut_both_ways(leader, follower);
+        scene.network().cut_both_ways(leader, follower);
         wait();
-        scene.network.heal();
+        scene.network().heal();
         wait();
     }
     scene.has_taken_few_terms_since(before);
@@ -309,7 +174,7 @@ fn a_member_is_replaced_while_a_link_is_cut() {
     };
     let (leader, [dead, follower]) = scene.cast();
     scene.cluster.kill(dead);
-    scene.network.cut_both_ways(3, follower);
+    scene.network().cut_both_ways(3, follower);
     let newcomer = scene.cluster.join(leader, &[&format!("--replace={dead}")]);
     let goal = format!("node {newcomer}: voter in the place of node {dead}");
     scene.cluster.process(newcomer).wait_for_line(&goal);
@@ -340,7 +205,7 @@ fn one_node_between_two_pairs_keeps_the_cluster_together() {
     let (leader, [beside, _, one, other]) = scene.cast();
     for left in [leader, beside] {
         for right in [one, other] {
-            scene.network.cut_both_ways(left, right);
+            scene.network().cut_both_ways(left, right);
         }
     }
     scene.is_missed_by(leader, one);
@@ -364,7 +229,7 @@ fn only_the_node_that_all_others_hear_can_lead() {
     let ends = [leader, one, two, three];
     for (place, left) in ends.iter().enumerate() {
         for right in &ends[..place] {
-            scene.network.cut_both_ways(*left, *right);
+            scene.network().cut_both_ways(*left, *right);
         }
     }
     scene.is_served_by(&[0, 1, 2, 3, 4]);

@@ -144,6 +144,10 @@ impl Cluster {
         &self.file.nodes
     }
 
+    pub(crate) fn network(&self) -> Option<&Network> {
+        self.network.as_deref()
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.dir.as_ref().expect("it is taken in drop only").path()
     }

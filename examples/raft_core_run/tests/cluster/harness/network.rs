@@ -10,24 +10,22 @@
 //! TCP makes of it what it does. (The relays of [`Links`](super::links::Links) hold bytes back; connections
 //! through them go on where they stopped.) Clients reach every node at all times.
 //!
-//! A test enters its network by running itself once more, by `unshare`: its namespaces have names and
-//! mounts that nobody else sees, and vanish with the last process inside, however that ends. It takes the
+//! A test enters its network by running itself once more in [namespaces](super::namespaces). It takes the
 //! right to make namespaces, which most systems give everybody, and iproute2.
 
-use std::any::type_name;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::{env, fs};
 
-use super::cluster::alone;
+use super::namespaces::is_inside;
 use super::skip::not_tested;
+use super::tool::run;
 
-/// Set in a process that runs inside.
-const INSIDE: &str = "CLUSTER_TEST_INSIDE_NETWORK";
+/// A test runs as its own root, with networks and mounts of its own.
+const NAMESPACES: [&str; 3] = ["--map-root-user", "--net", "--mount"];
 
 /// Every node has a host of its own, so they may all listen there.
 const PORT: u16 = 7000;
@@ -48,39 +46,17 @@ impl Network {
     ///
     /// # Panics
     /// If the test has failed inside.
-    pub(crate) fn of<T: Fn()>(_test: T, hosts: usize) -> Option<Arc<Self>> {
-        if env::var_os(INSIDE).is_some() {
-            return match Self::set_up(hosts) {
-                Ok(network) => Some(Arc::new(network)),
-                Err(error) => {
-                    not_tested(&error);
-                    None
-                }
-            };
-        }
-        let _alone = alone();
-        let probe = unshare().args(PROBE).output();
-        if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
-            not_tested(&format!(
-                "it needs unshare, ip and network namespaces: {probe:?}"
-            ));
+    pub(crate) fn of<T: Fn()>(test: T, hosts: usize) -> Option<Arc<Self>> {
+        if !is_inside(test, &NAMESPACES, &PROBE) {
             return None;
         }
-        let (_, test) = type_name::<T>()
-            .split_once("::")
-            .expect("the path of a function begins with its crate");
-        let inside = unshare()
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
-            .env(INSIDE, "")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&inside.stdout);
-        print!("{said}");
-        eprint!("{}", String::from_utf8_lossy(&inside.stderr));
-        let has_passed = inside.status.success() && said.contains("test result: ok. 1 passed");
-        assert!(has_passed, "{test} failed inside its network");
-        None
+        match Self::set_up(hosts) {
+            Ok(network) => Some(Arc::new(network)),
+            Err(error) => {
+                not_tested(&error);
+                None
+            }
+        }
     }
 
     fn set_up(hosts: usize) -> Result<Self, String> {
@@ -191,34 +167,9 @@ fn on_link(host: usize, end: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, link, end)
 }
 
-/// What follows runs as its own root, with networks and mounts of its own.
-fn unshare() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--net", "--mount"]);
-    command
-}
-
 fn ip(options: &[&str], commands: &str) -> Result<(), String> {
     run(
         Command::new("ip").args(options).args(["-batch", "-"]),
         commands,
     )
-}
-
-fn run(command: &mut Command, input: &str) -> Result<(), String> {
-    let spawned = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let ended = spawned.and_then(|mut child| {
-        let mut stdin = child.stdin.take().expect("it is piped");
-        stdin.write_all(input.as_bytes())?;
-        drop(stdin);
-        child.wait_with_output()
-    });
-    match ended {
-        Ok(output) if output.status.success() => Ok(()),
-        other => Err(format!("{command:?} with {input:?}: {other:?}")),
-    }
 }

@@ -27,6 +27,19 @@ pub(crate) fn used_bytes(segment: &Path) -> u64 {
     last.map_or(0, |last| last as u64 + 1)
 }
 
+/// The segment that holds these bytes, and where they begin.
+pub(crate) fn place_of(node_dir: &Path, bytes: &[u8]) -> (PathBuf, u64) {
+    let segments = files_of(&node_dir.join("wal"));
+    let mut places = segments.into_iter().filter_map(|(path, _)| {
+        let content = fs::read(&path).unwrap();
+        let place = content
+            .windows(bytes.len())
+            .position(|part| part == bytes)?;
+        Some((path, place as u64))
+    });
+    places.next().expect("what was written is in the log")
+}
+
 /// Ends the file in the middle of what was written last.
 pub(crate) fn cut(segment: &Path, bytes: u64) {
     let end = used_bytes(segment) - bytes;

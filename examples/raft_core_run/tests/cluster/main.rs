@@ -29,5 +29,6 @@ mod linearizability;
 mod members;
 mod partitions;
 mod pauses;
+mod poor_links;
 mod rolling;
 mod snapshots;

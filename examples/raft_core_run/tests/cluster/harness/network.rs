@@ -11,13 +11,15 @@
 //! through them go on where they stopped.) Clients reach every node at all times.
 //!
 //! A test enters its network by running itself once more in [namespaces](super::namespaces). It takes the
-//! right to make namespaces, which most systems give everybody, and iproute2.
+//! right to make namespaces, which most systems give everybody, and iproute2; and nftables to lose packets at
+//! random.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::namespaces::is_inside;
@@ -30,6 +32,9 @@ const NAMESPACES: [&str; 3] = ["--map-root-user", "--net", "--mount"];
 /// Every node has a host of its own, so they may all listen there.
 const PORT: u16 = 7000;
 
+/// The table of the rules that lose packets at random.
+const LOSS: &str = "loss";
+
 /// Does nothing but need the rights.
 const PROBE: [&str; 5] = ["ip", "link", "set", "lo", "up"];
 
@@ -38,6 +43,8 @@ pub(crate) struct Network {
     hosts: usize,
     /// From which host to which.
     cut: Mutex<BTreeSet<(usize, usize)>>,
+    /// Whether packets get lost at random.
+    is_lossy: AtomicBool,
 }
 
 impl Network {
@@ -91,6 +98,7 @@ impl Network {
         Ok(Self {
             hosts,
             cut: Mutex::default(),
+            is_lossy: AtomicBool::default(),
         })
     }
 
@@ -128,8 +136,65 @@ impl Network {
         }
     }
 
+    /// Loses so many percent of all packets between hosts, at random, from now on.
+    ///
+    /// # Errors
+    /// Where the system has no nftables, or not what this takes.
+    pub(crate) fn lose(&self, percent: u32) -> Result<(), String> {
+        self.lose_no_more();
+        let rules = format!(
+            "table ip {LOSS} {{
+                chain between {{
+                    type filter hook forward priority 0;
+                    numgen random mod 100 < {percent} counter drop
+                }}
+            }}"
+        );
+        run(Command::new("nft").args(["-f", "-"]), &rules)?;
+        self.is_lossy.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many packets were lost so since [`lose`](Self::lose).
+    pub(crate) fn lost(&self) -> u64 {
+        assert!(self.is_lossy.load(Ordering::Relaxed), "nothing gets lost");
+        let listed = Command::new("nft").args(["list", "table", LOSS]).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        let mut words = listed
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        let count = words.nth(1).and_then(|count| count.parse().ok());
+        count.unwrap_or_else(|| panic!("no counter in {listed}"))
+    }
+
+    fn lose_no_more(&self) {
+        if self.is_lossy.swap(false, Ordering::Relaxed) {
+            run(Command::new("nft").args(["delete", "table", LOSS]), "").unwrap();
+        }
+    }
+
+    /// Lets through so many kilobits a second of what others, and clients, send to a host. What waits for
+    /// longer than a tenth of a second gets lost.
+    ///
+    /// # Errors
+    /// Where the system has no token bucket filter.
+    pub(crate) fn narrow(&self, host: usize, kbit: u32) -> Result<(), String> {
+        assert!(host < self.hosts, "there is no host {host}");
+        let link =
+            format!("qdisc add dev p{host} root tbf rate {kbit}kbit burst 4kb latency 100ms\n");
+        run(Command::new("tc").args(["-batch", "-"]), &link)
+    }
+
+    /// Takes back [`narrow`](Self::narrow).
+    pub(crate) fn widen(&self, host: usize) {
+        assert!(host < self.hosts, "there is no host {host}");
+        let link = format!("qdisc del dev p{host} root\n");
+        run(Command::new("tc").args(["-batch", "-"]), &link).unwrap();
+    }
+
     /// Nothing gets lost any longer.
     pub(crate) fn heal(&self) {
+        self.lose_no_more();
         let all: Vec<_> = self.cut.lock().unwrap().iter().copied().collect();
         self.change(&all, false);
     }

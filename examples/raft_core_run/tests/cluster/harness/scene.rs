@@ -88,6 +88,19 @@ impl Scene {
         assert!(took < SERVED_WITHIN, "{took:?}");
     }
 
+    /// For so long all nodes' clients are served, at any time.
+    pub(crate) fn is_served_for(&self, duration: Duration) {
+        let nodes: Vec<usize> = self.cluster.running().collect();
+        let begun = Instant::now();
+        while begun.elapsed() < duration {
+            self.is_served_by(&nodes);
+            let served = Instant::now();
+            while served.elapsed() < ELECTION_TIMEOUT {
+                self.load.wait_for_acks(20);
+            }
+        }
+    }
+
     /// Who leads, and since which term.
     pub(crate) fn leadership(&self) -> (usize, u64) {
         let leader = self.cluster.leader();
@@ -156,6 +169,12 @@ impl Scene {
     pub(crate) fn campaigns(&self, node: usize) -> usize {
         let said = self.cluster.output(node);
         said.matches("asks for pre-votes").count()
+    }
+
+    /// How often somebody has been elected, by what the nodes have said since they started.
+    pub(crate) fn elections(&self) -> usize {
+        let won = |node| self.cluster.output(node).matches("became leader").count();
+        self.cluster.running().map(won).sum()
     }
 
     /// A fault may take some terms, since an election may be in vain, but not one after the other.

@@ -32,3 +32,4 @@ mod pauses;
 mod poor_links;
 mod rolling;
 mod snapshots;
+mod starved;

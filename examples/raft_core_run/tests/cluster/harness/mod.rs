@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod caller;
+pub(crate) mod cgroup;
 pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod launcher;
@@ -26,6 +27,7 @@ pub(crate) mod wait;
 pub(crate) mod wal;
 pub(crate) mod wire;
 
+pub(crate) use cgroup::Cgroup;
 pub(crate) use cluster::{Cluster, free_addresses};
 pub(crate) use launcher::Launcher;
 pub(crate) use load::Load;

@@ -1,0 +1,121 @@
+//! Limits on what a node may take of the machine: a control group of its own, of version 1 or 2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use super::skip::not_tested;
+use super::wait::eventually;
+
+/// Where every distribution mounts them.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// The names that one version gives its files.
+struct Names {
+    /// Below [`MOUNT`]. In version 2 there is one tree, whose top hands the controllers down.
+    tree: &'static str,
+    /// What is written where; the limit is the last.
+    settings: Vec<(&'static str, String)>,
+    /// Where the kernel counts how often it has made use of it.
+    counter: (&'static str, &'static str),
+}
+
+/// A group of the processes that it was given. Dropped, it lets go of them and is gone.
+pub(crate) struct Cgroup {
+    dir: PathBuf,
+    counter: (&'static str, &'static str),
+}
+
+impl Cgroup {
+    /// Whoever is in it has so many milliseconds on a processor in each second, and then stands still until
+    /// the next one. `None`, and a line in the output, where that is not possible.
+    pub(crate) fn with_cpu_of(ms: u32) -> Option<Self> {
+        let us = 1_000 * ms;
+        Self::by(&[
+            Names {
+                tree: "cpu",
+                settings: vec![
+                    ("cpu.cfs_period_us", "1000000".to_owned()),
+                    ("cpu.cfs_quota_us", us.to_string()),
+                ],
+                counter: ("cpu.stat", "nr_throttled"),
+            },
+            Names {
+                tree: "",
+                settings: vec![("cpu.max", format!("{us} 1000000"))],
+                counter: ("cpu.stat", "nr_throttled"),
+            },
+        ])
+    }
+
+    /// The kernel kills who needs more memory than that, of what is allocated from then on. `None`, and a
+    /// line in the output, where that is not possible.
+    pub(crate) fn with_memory_of(bytes: u64) -> Option<Self> {
+        Self::by(&[
+            Names {
+                tree: "memory",
+                settings: vec![("memory.limit_in_bytes", bytes.to_string())],
+                counter: ("memory.oom_control", "oom_kill"),
+            },
+            Names {
+                tree: "",
+                settings: vec![("memory.max", bytes.to_string())],
+                counter: ("memory.events", "oom_kill"),
+            },
+        ])
+    }
+
+    fn by(versions: &[Names]) -> Option<Self> {
+        let mut errors = Vec::new();
+        for names in versions {
+            let tree = Path::new(MOUNT).join(names.tree);
+            let group = Self {
+                dir: tree.join(format!("cluster-test-{}", process::id())),
+                counter: names.counter,
+            };
+            let set = |(file, value): &(&str, String)| {
+                let file = group.dir.join(file);
+                fs::metadata(&file).and_then(|_| fs::write(&file, value)) // else an ordinary file
+            };
+            let is_set =
+                fs::create_dir(&group.dir).and_then(|()| names.settings.iter().try_for_each(set));
+            match is_set {
+                Ok(()) => return Some(group),
+                Err(error) => errors.push(format!("{}: {error}", group.dir.display())),
+            }
+        }
+        not_tested(&format!("it needs a control group: {errors:?}"));
+        None
+    }
+
+    /// Takes in a running process, with all its threads.
+    pub(crate) fn add(&self, process: u32) {
+        fs::write(self.dir.join("cgroup.procs"), process.to_string()).unwrap();
+    }
+
+    /// How often the kernel has made somebody wait, or killed somebody, for the limit.
+    pub(crate) fn count(&self) -> u64 {
+        let (file, name) = self.counter;
+        let text = fs::read_to_string(self.dir.join(file)).unwrap();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {file}: {text}"))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.dir.exists() {
+            return; // it could not be made
+        }
+        let tree = self.dir.parent().expect("it was made in a tree");
+        eventually("the end of a control group", || {
+            let inside = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+            for process in inside.lines() {
+                let _ = fs::write(tree.join("cgroup.procs"), process); // it may have ended by itself
+            }
+            fs::remove_dir(&self.dir).ok()
+        });
+    }
+}

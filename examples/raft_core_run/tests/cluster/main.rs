@@ -16,6 +16,7 @@
 mod appends;
 mod bad_input;
 mod bounds;
+mod clocks;
 mod crash;
 mod damage;
 mod disk;

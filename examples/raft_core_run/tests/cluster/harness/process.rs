@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -64,6 +65,11 @@ impl Process {
     /// All it has printed.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// When it printed the last of it.
+    pub(crate) fn said_at(&self) -> SystemTime {
+        fs::metadata(&self.log).unwrap().modified().unwrap()
     }
 
     /// The first line that holds `text`, once it has been printed.

@@ -123,15 +123,19 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a node of a failed test may still run on it.
-        let unmounted = Command::new("umount").arg("-l").arg(&self.dir).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            println!("{} stays mounted", self.dir.display());
-        }
+        unmount_lazily(&self.dir);
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A node of a failed test may still run there.
+pub(crate) fn unmount_lazily(dir: &Path) {
+    let unmounted = Command::new("umount").arg("-l").arg(dir).status();
+    if !unmounted.is_ok_and(|status| status.success()) {
+        println!("{} stays mounted", dir.display());
+    }
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().expect("an entry has a name"));

@@ -31,6 +31,7 @@ mod members;
 mod partitions;
 mod pauses;
 mod poor_links;
+mod power_cut;
 mod rolling;
 mod snapshots;
 mod starved;

@@ -67,6 +67,7 @@
 //! ```
 
 pub mod core;
+pub mod driving;
 pub mod record;
 pub mod storage;
 

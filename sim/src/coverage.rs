@@ -31,6 +31,7 @@ situations! {
     LeaderCrashed = "the leader crashes",
     AllDown = "all nodes are down at once",
     SnapshotTaken = "a node takes a snapshot of its own",
+    SnapshotRetried = "a snapshot for which there was no space is taken later",
     SnapshotInstalled = "a follower installs a snapshot",
     SnapshotInPartition = "a snapshot is installed while links are cut",
     TransferCrashed = "a transfer of a snapshot is interrupted by a crash",

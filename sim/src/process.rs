@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kvserver::{LogTime, MemoryEngine, StateMachine};
 use raft::core::{
     AppendOutcome, Config, Effect, LogId, LogIndex, Membership, Message, Millis, NodeId, Raft,
     ReadId, Role, WriteBatch, WriteId,
 };
+use raft::driving::OwnSnapshot;
 use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, SnapshotStore};
 
 use crate::clock::Micros;
@@ -46,7 +48,9 @@ pub(crate) struct Process {
     pub(crate) in_flight: VecDeque<WriteId>,
     /// The oldest write in hand was handed over then.
     pub(crate) writing_since: Option<Millis>,
-    pub(crate) snapshot_runs: bool,
+    pub(crate) own_snapshot: OwnSnapshot,
+    /// There was no space for the last snapshot of its own.
+    pub(crate) lacked_space: bool,
     pub(crate) senders: BTreeMap<NodeId, Sender>,
     /// Stopped between commit and apply.
     pub(crate) applies: bool,
@@ -144,7 +148,8 @@ impl World {
             unwritten: VecDeque::new(),
             in_flight: VecDeque::new(),
             writing_since: None,
-            snapshot_runs: false,
+            own_snapshot: OwnSnapshot::Idle,
+            lacked_space: false,
             senders: BTreeMap::new(),
             applies: true,
             log_time_at: (LogTime::ZERO, local),
@@ -169,6 +174,12 @@ impl World {
     /// It runs, and is not paused.
     pub(crate) fn is_awake(&self, id: NodeId) -> bool {
         self.runs(id) && self.nodes[place(id)].paused_until <= self.now
+    }
+
+    /// What the node's clock shows, as the rules of a driver take it. Nothing depends on where it begins.
+    pub(crate) fn local_instant(&self, id: NodeId) -> Instant {
+        let local = self.nodes[place(id)].clock.read(self.now);
+        self.base + Duration::from_millis(local.get())
     }
 
     /// Sets the clock of the core. The input is at hand already, so the time is not too early.

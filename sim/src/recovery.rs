@@ -1,5 +1,7 @@
 //! After the faults: the cluster must serve, come to be of one mind, and have kept its word.
 
+use std::time::Duration;
+
 use raft::core::LogIndex;
 
 use crate::client::Client;
@@ -53,13 +55,22 @@ impl World {
         }
     }
 
-    /// Until everybody whom a pause or a hanging disk holds up is back.
+    /// Until everybody whom a pause or a hanging disk holds up is back, and whoever could take no snapshot
+    /// tries again: its log may be at its bound.
     fn outage_left(&self) -> Micros {
-        let until = self
-            .nodes
-            .iter()
-            .map(|node| node.paused_until.max(node.hangs_until));
-        until.max().unwrap_or(0).saturating_sub(self.now)
+        let left = self.nodes.iter().map(|node| {
+            let back_at = node.paused_until.max(node.hangs_until);
+            let pause = match &node.process {
+                Some(process) => {
+                    let now = self.local_instant(node.id);
+                    process.own_snapshot.pause_left(now)
+                }
+                None => Duration::ZERO,
+            };
+            let pause_us = u64::try_from(pause.as_micros()).expect("seconds");
+            back_at.saturating_sub(self.now).max(pause_us)
+        });
+        left.max().unwrap_or(0)
     }
 
     pub(crate) fn was_written_since(&self, token: u64) -> bool {

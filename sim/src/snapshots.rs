@@ -1,10 +1,11 @@
 //! A running node's snapshots: taken, sent in chunks, received.
 
-use std::io;
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use raft::core::{CallId, LogId, LogIndex, Message, NodeId, Role};
+use raft::driving::OwnSnapshot;
 
 use crate::coverage::Situation;
 use crate::network::{Packet, place};
@@ -17,15 +18,16 @@ const MAX_ATTEMPTS: u32 = 5;
 impl World {
     pub(crate) fn snapshot_if_due(&mut self, id: NodeId) {
         let bound = self.tuning.snapshot_log_bytes;
+        let now = self.local_instant(id);
         let process = self.process(id);
         let applied = process.state.last_applied().index;
-        if process.snapshot_runs
+        if !process.own_snapshot.may_start(now)
             || !process.raft.snapshot_is_due(bound)
             || applied <= process.raft.snapshot().index.get()
         {
             return;
         }
-        process.snapshot_runs = true;
+        process.own_snapshot = OwnSnapshot::Running;
         let life = self.nodes[place(id)].life;
         let takes = self.rng.u64(100..20_000);
         self.after(takes, Event::TakeSnapshot { node: id, life });
@@ -33,42 +35,57 @@ impl World {
 
     /// Takes a snapshot of the state as it is, and writes it.
     pub(crate) fn take_snapshot(&mut self, id: NodeId) {
+        let now = self.local_instant(id);
+        match self.write_snapshot(id) {
+            Ok(Some(last)) => {
+                let process = self.process(id);
+                process.own_snapshot = OwnSnapshot::Idle;
+                process.raft.snapshot_taken(last);
+                if std::mem::take(&mut process.lacked_space) {
+                    self.coverage.met(Situation::SnapshotRetried);
+                }
+            }
+            Ok(None) => self.process(id).own_snapshot = OwnSnapshot::Failed(now),
+            Err(error) => {
+                self.note(|| format!("{id} takes no snapshot: {error}"));
+                // After a sync that failed the disk is not to be trusted.
+                let is_off = self.nodes[place(id)].disk.is_off();
+                if is_off || self.process(id).store.check().is_err() {
+                    return self.crash(id);
+                }
+                let process = self.process(id);
+                process.own_snapshot = OwnSnapshot::Failed(now);
+                process.lacked_space = true;
+            }
+        }
+        self.turn(id);
+    }
+
+    /// `None`: there is no state of which to take one; a newer snapshot came meanwhile, say.
+    fn write_snapshot(&mut self, id: NodeId) -> Result<Option<LogId>, Box<dyn Error>> {
         let process = self.process(id);
-        process.snapshot_runs = false;
         let applied = process.state.last_applied();
         let last = LogId::new(
             raft::core::Term::new(applied.term),
             LogIndex::new(applied.index),
         );
         if last.index <= process.raft.snapshot().index {
-            return;
+            return Ok(None);
         }
         let Some(snapshot) = process.state.begin_snapshot() else {
-            return;
+            return Ok(None);
         };
         let members = Arc::clone(process.raft.membership_at(last.index));
         let store = process.store.clone();
-        let written = store
-            .create(last, &members)
-            .map_err(io::Error::from)
-            .and_then(|mut writer| {
-                snapshot
-                    .write_to(&mut writer)
-                    .map_err(|error| io::Error::other(error.to_string()))?;
-                writer.finish().map_err(io::Error::from)
-            })
-            .and_then(|()| store.remove_older_than(last).map_err(io::Error::from));
-        if let Err(error) = written {
-            self.note(|| format!("{id} takes no snapshot: {error}"));
-            self.crash(id);
-            return;
-        }
+        let mut writer = store.create(last, &members)?;
+        snapshot.write_to(&mut writer)?;
+        writer.finish()?;
+        store.remove_older_than(last)?;
         self.coverage.met(Situation::SnapshotTaken);
         if members.is_joint() {
             self.coverage.met(Situation::SnapshotInChange);
         }
-        self.process(id).raft.snapshot_taken(last);
-        self.turn(id);
+        Ok(Some(last))
     }
 
     pub(crate) fn send_snapshot(

@@ -93,7 +93,7 @@ pub(crate) enum Event {
 /// A cluster, its clients, and everything that may go wrong.
 pub struct World {
     pub(crate) now: Micros,
-    /// What the clerks take for the beginning of time; nothing depends on it.
+    /// What clerks and drivers take for the beginning of time; nothing depends on it.
     pub(crate) base: Instant,
     pub(crate) rng: fastrand::Rng,
     heap: BinaryHeap<Reverse<(Micros, u64, usize)>>,

@@ -17,7 +17,6 @@ use rpc::{Code, RpcError};
 use super::apply::{ApplyMsg, Refusal, SnapshotJob, Waiter};
 use super::calls::PeerCalls;
 use super::delivery::Delivery;
-use super::disk_watch::{CommitWatch, DiskWatch};
 use super::inbox::{ClientRequest, Event, Inbox, InboxReceiver, PeerCall};
 use super::log_writer::{LogWriter, MAX_WRITES_IN_FLIGHT};
 use super::operator::Begun;
@@ -29,6 +28,7 @@ use crate::core::{
     CallId, Config, Effect, Entry, LogId, Membership, Message, Millis, NodeId, ProposeError, Raft,
     Role, Term,
 };
+use crate::driving::{CommitWatch, DiskWatch, OwnSnapshot, why_no_room};
 use crate::peer::Peers;
 use crate::storage::{
     Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, StorageError, TornTail,
@@ -41,9 +41,6 @@ const MAX_TURN: usize = 1024;
 /// Reads that may wait for this node to apply what they must see; more are refused. A follower that
 /// lags behind would gather them without end.
 const MAX_READS_BEHIND: usize = 65_536;
-
-/// After a snapshot failed (disk full, say) the next try waits this long.
-const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 
 /// Owns the core. Fields are dropped in order: the receiving end of the inbox before the threads that
 /// are joined, so that none of them waits for room in it.
@@ -75,15 +72,6 @@ pub(super) struct Driver<W: Waiter> {
 struct Turn<W> {
     events: VecDeque<Event>,
     requests: VecDeque<ClientRequest<W>>,
-}
-
-/// The snapshot of this node's own state.
-enum OwnSnapshot {
-    Idle,
-    /// The state machine is taking one.
-    Running,
-    /// The last one failed at that time.
-    Failed(Instant),
 }
 
 /// What [`Driver::recover`] yields.
@@ -218,7 +206,7 @@ impl<W: Waiter> Driver<W> {
         self.turn.requests.extend(requests);
         self.raft.tick(self.now());
         self.resign_if_disk_hangs();
-        self.watch_commits();
+        self.commits.watch(&self.raft, Instant::now());
 
         while let Some(event) = self.turn.events.pop_front() {
             if self.on_event(event)?.is_break() {
@@ -316,28 +304,12 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn propose(&mut self, command: Bytes, waiter: W) {
-        if self.raft.role() == Role::Leader
-            && let Some(why) = self.has_no_room()
-        {
+        if let Some(why) = why_no_room(&self.raft, &self.disk, &self.commits) {
             return waiter.refuse(why);
         }
         match self.raft.propose(command) {
             Ok(id) => self.delivery.await_entry(id, waiter),
             Err(error) => waiter.refuse(refusal(&error)),
-        }
-    }
-
-    /// Why this leader takes no proposal at the moment.
-    fn has_no_room(&self) -> Option<Refusal> {
-        // It resigns as soon as somebody else can lead. Where its disk lacks no entry (what has no space
-        // is a compaction, say), it takes one: that shows whether others have room.
-        let lacks_entries = self.raft.durable_index() < self.raft.last_log().index;
-        if self.disk.is_full() && lacks_entries {
-            Some(Refusal::DiskFull)
-        } else if self.commits.is_stalled() {
-            Some(Refusal::Stalled)
-        } else {
-            None
         }
     }
 
@@ -495,7 +467,7 @@ impl<W: Waiter> Driver<W> {
 
     /// Once the others have committed what this leader took, they lead on while it waits for room.
     fn resign_if_disk_is_full(&mut self) {
-        if self.disk.is_full() && self.raft.is_stored_by_others() && self.raft.resign() {
+        if self.disk.holds_up_others(&self.raft) && self.raft.resign() {
             tracing::error!(
                 node = %self.options.id, data_dir = %self.options.data_dir.display(),
                 "the disk is full; this node resigns as leader until there is room"
@@ -503,20 +475,8 @@ impl<W: Waiter> Driver<W> {
         }
     }
 
-    fn watch_commits(&mut self) {
-        let leads = self.raft.role() == Role::Leader;
-        let (commit_index, last_index) = (self.raft.commit_index(), self.raft.last_log().index);
-        self.commits
-            .observe(leads, commit_index, last_index, Instant::now());
-    }
-
     fn take_snapshot_if_due(&mut self) {
-        let is_free = match self.own_snapshot {
-            OwnSnapshot::Idle => true,
-            OwnSnapshot::Running => false,
-            OwnSnapshot::Failed(at) => at.elapsed() >= SNAPSHOT_RETRY,
-        };
-        if is_free
+        if self.own_snapshot.may_start(Instant::now())
             && self.raft.snapshot_is_due(self.options.snapshot_log_bytes)
             && self.delivery.has_room()
         {

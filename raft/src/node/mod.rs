@@ -16,7 +16,6 @@
 mod apply;
 mod calls;
 mod delivery;
-mod disk_watch;
 mod driver;
 mod inbox;
 mod log_writer;

@@ -15,10 +15,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::{LogIndex, WriteId};
+use crate::core::{LogIndex, Raft, Role, WriteId};
+use crate::node::Refusal;
 
 /// Writes handed over and reported, and since when nothing has moved.
-pub(super) struct DiskWatch {
+#[derive(Clone, Debug)]
+pub struct DiskWatch {
     handed_over: WriteId,
     written: WriteId,
     /// When the disk last finished a write, or got one to do after it had none.
@@ -30,7 +32,8 @@ pub(super) struct DiskWatch {
 
 impl DiskWatch {
     /// A write may take `limit` before the disk counts as hanging.
-    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(limit: Duration, now: Instant) -> Self {
         Self {
             handed_over: WriteId::ZERO,
             written: WriteId::ZERO,
@@ -40,44 +43,57 @@ impl DiskWatch {
         }
     }
 
-    pub(super) fn handed_over(&mut self, write: WriteId, now: Instant) {
+    /// The log writer has got a write to do.
+    pub fn handed_over(&mut self, write: WriteId, now: Instant) {
         if self.in_flight() == 0 {
             self.moved_at = now;
         }
         self.handed_over = write;
     }
 
-    pub(super) fn written(&mut self, write: WriteId, now: Instant) {
+    /// The log writer has reported that everything up to this write is durable.
+    pub fn written(&mut self, write: WriteId, now: Instant) {
         self.written = write;
         self.moved_at = now;
         self.full = false;
     }
 
     /// The log writer has no space for its next write.
-    pub(super) fn ran_full(&mut self) {
+    pub fn ran_full(&mut self) {
         self.full = true;
     }
 
     /// Whether it still has none, as far as this thread has heard.
-    pub(super) fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         self.full
     }
 
     /// Writes handed over and not yet reported.
-    pub(super) fn in_flight(&self) -> u64 {
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
         self.handed_over.get() - self.written.get()
     }
 
     /// For how long the disk has been at one write, if that is longer than it may. One that is full
     /// does not hang: it answers.
-    pub(super) fn hangs_for(&self, now: Instant) -> Option<Duration> {
+    #[must_use]
+    pub fn hangs_for(&self, now: Instant) -> Option<Duration> {
         let waited = now.saturating_duration_since(self.moved_at);
         (self.in_flight() > 0 && !self.full && waited > self.limit).then_some(waited)
+    }
+
+    /// Whether a leader with a full disk should resign: the others have committed what it took, so they
+    /// lead on while it waits for room.
+    #[must_use]
+    pub fn holds_up_others(&self, raft: &Raft) -> bool {
+        self.full && raft.is_stored_by_others()
     }
 }
 
 /// Notices that nothing is committed though something waits for it.
-pub(super) struct CommitWatch {
+#[derive(Clone, Debug)]
+pub struct CommitWatch {
     commit_index: LogIndex,
     /// When the commit index last rose, or last had nothing to rise to.
     moved_at: Instant,
@@ -87,7 +103,8 @@ pub(super) struct CommitWatch {
 
 impl CommitWatch {
     /// An entry may take `limit` to be committed before commits count as stalled.
-    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(limit: Duration, now: Instant) -> Self {
         Self {
             commit_index: LogIndex::ZERO,
             moved_at: now,
@@ -96,15 +113,15 @@ impl CommitWatch {
         }
     }
 
+    /// Looks at the core as it is now.
+    pub fn watch(&mut self, raft: &Raft, now: Instant) {
+        let leads = raft.role() == Role::Leader;
+        self.observe(leads, raft.commit_index(), raft.last_log().index, now);
+    }
+
     /// What the core says now. `last_index` is where its log ends; `leads`: only a leader's entries
     /// wait for a majority's disks.
-    pub(super) fn observe(
-        &mut self,
-        leads: bool,
-        commit_index: LogIndex,
-        last_index: LogIndex,
-        now: Instant,
-    ) {
+    fn observe(&mut self, leads: bool, commit_index: LogIndex, last_index: LogIndex, now: Instant) {
         if !leads || commit_index != self.commit_index || commit_index == last_index {
             self.commit_index = commit_index;
             self.moved_at = now;
@@ -124,8 +141,27 @@ impl CommitWatch {
     }
 
     /// Whether one more proposal would only wait with the others.
-    pub(super) fn is_stalled(&self) -> bool {
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
         self.stalled
+    }
+}
+
+/// Why this node, if it leads, takes no proposal at the moment.
+#[must_use]
+pub fn why_no_room(raft: &Raft, disk: &DiskWatch, commits: &CommitWatch) -> Option<Refusal> {
+    if raft.role() != Role::Leader {
+        return None;
+    }
+    // It resigns as soon as somebody else can lead. Where its disk lacks no entry (what has no space
+    // is a compaction, say), it takes one: that shows whether others have room.
+    let lacks_entries = raft.durable_index() < raft.last_log().index;
+    if disk.is_full() && lacks_entries {
+        Some(Refusal::DiskFull)
+    } else if commits.is_stalled() {
+        Some(Refusal::Stalled)
+    } else {
+        None
     }
 }
 

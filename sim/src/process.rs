@@ -12,7 +12,7 @@ use raft::core::{
     AppendOutcome, Config, Effect, LogId, LogIndex, Membership, Message, Millis, NodeId, Raft,
     ReadId, Role, WriteBatch, WriteId,
 };
-use raft::driving::OwnSnapshot;
+use raft::driving::{CommitWatch, DiskWatch, OwnSnapshot};
 use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, SnapshotStore};
 
 use crate::clock::Micros;
@@ -20,8 +20,11 @@ use crate::coverage::Situation;
 use crate::network::{Packet, place};
 use crate::serving::{Asked, Said};
 use crate::world::{Event, World};
+use crate::writing::Report;
 
 const CLUSTER: u64 = 7;
+/// As `NodeOptions::disk_stall_limit` has it, unless told otherwise.
+const DISK_STALL_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Who waits for a proposal or a read, on which attempt.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +47,14 @@ pub(crate) struct Process {
     pub(crate) next_read: ReadId,
     /// Taken from the core; the disk had no room for it yet.
     pub(crate) unwritten: VecDeque<WriteBatch>,
+    /// The disk had no room when it was last asked.
+    pub(crate) writer_is_full: bool,
     /// Written, and not durable.
     pub(crate) in_flight: VecDeque<WriteId>,
-    /// The oldest write in hand was handed over then.
-    pub(crate) writing_since: Option<Millis>,
+    /// What the log writer will say, in this order.
+    pub(crate) reports: VecDeque<Report>,
+    pub(crate) disk: DiskWatch,
+    pub(crate) commits: CommitWatch,
     pub(crate) own_snapshot: OwnSnapshot,
     /// There was no space for the last snapshot of its own.
     pub(crate) lacked_space: bool,
@@ -80,6 +87,7 @@ impl World {
     pub(crate) fn start(&mut self, id: NodeId) -> bool {
         let now = self.now;
         let seed = self.rng.u64(..);
+        let started = self.local_instant(id);
         let tuning = self.tuning;
         let node = &mut self.nodes[place(id)];
         node.life += 1;
@@ -146,8 +154,11 @@ impl World {
             safe_reads: VecDeque::new(),
             next_read: ReadId::ZERO.next(),
             unwritten: VecDeque::new(),
+            writer_is_full: false,
             in_flight: VecDeque::new(),
-            writing_since: None,
+            reports: VecDeque::new(),
+            disk: DiskWatch::new(DISK_STALL_LIMIT, started),
+            commits: CommitWatch::new(DISK_STALL_LIMIT, started),
             own_snapshot: OwnSnapshot::Idle,
             lacked_space: false,
             senders: BTreeMap::new(),
@@ -190,12 +201,13 @@ impl World {
         let local = node.clock.read(now);
         if let Some(process) = &mut node.process {
             process.raft.tick(local);
+            self.watch_disks(id);
         }
     }
 
     /// Ends a batch of inputs: carries out what the core asks for.
     pub(crate) fn turn(&mut self, id: NodeId) {
-        self.resign_if_disk_hangs(id);
+        self.resign_if_disk_is_full(id);
         let mut effects = std::mem::take(&mut self.process(id).effects);
         self.process(id).raft.flush(&mut effects);
         for effect in effects.drain(..) {

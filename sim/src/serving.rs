@@ -8,6 +8,7 @@ use proto::kv::{GetArgs, GetReply, OpenSessionReply, PutAppendArgs, PutAppendRep
 use proto::membership::DescribeReply;
 use proto::raft::{Member, Membership};
 use raft::core::{NodeId, ProposeError, Role};
+use raft::driving::why_no_room;
 use rpc::{Code, RpcError};
 
 use crate::coverage::Situation;
@@ -35,6 +36,8 @@ pub(crate) enum Said {
     /// Another leader may still commit it.
     LeadershipLost,
     Overloaded,
+    /// Nothing was done: no room on its own disk, or on those of a majority.
+    NoRoom,
     /// The process is gone, and the connection with it.
     ConnectionLost,
 }
@@ -69,6 +72,15 @@ impl World {
     }
 
     fn on_command(&mut self, id: NodeId, waiter: Waiter, writer: Writer, op: Op) {
+        let process = self.process(id);
+        if let Some(why) = why_no_room(&process.raft, &process.disk, &process.commits) {
+            self.coverage.met(match why {
+                raft::Refusal::DiskFull => Situation::FullLeaderRefuses,
+                _ => Situation::StalledLeaderRefuses,
+            });
+            self.answer(id, waiter, Said::NoRoom);
+            return self.turn(id);
+        }
         let local = self.nodes[place(id)].clock.read(self.now);
         let process = self.process(id);
         let (log_time, observed) = process.log_time_at;
@@ -253,7 +265,7 @@ fn reply(asked: Asked, said: Said, leader_address: String) -> Reply {
         }),
         Said::Refused(Refusal::SessionExpired) => written(b"ErrSessionExpired"),
         Said::Refused(Refusal::StaleDuplicate) => failed(Code::AlreadyExists, true),
-        Said::Refused(Refusal::TooFarAhead) | Said::Overloaded => {
+        Said::Refused(Refusal::TooFarAhead) | Said::Overloaded | Said::NoRoom => {
             failed(Code::ResourceExhausted, false)
         }
         Said::Refused(Refusal::ClientIdTooLong) => failed(Code::InvalidArgument, false),

@@ -31,6 +31,7 @@ impl World {
         let life = self.nodes[place(id)].life;
         let takes = self.rng.u64(100..20_000);
         self.after(takes, Event::TakeSnapshot { node: id, life });
+        self.on_snapshot_begun(id);
     }
 
     /// Takes a snapshot of the state as it is, and writes it.

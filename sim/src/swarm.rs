@@ -40,6 +40,7 @@ pub const FAULTS: [&str; 21] = [
     "a node's connections stand still",
 ];
 
+const FULL_DISK: usize = 10;
 const MEMBERS: usize = 14;
 const HANDOVER: usize = 15;
 const NEW_LEADER_CRASHES: usize = 17;
@@ -269,9 +270,14 @@ impl World {
                 node.hangs_until = self.now + us;
             }
             9 if runs => disk.fail_sync_after(self.rng.u64(..6)),
-            10 if runs => {
+            FULL_DISK if runs => {
                 disk.set_capacity(Some(disk.used_bytes() + self.rng.u64(..2_000)));
-                self.relief_after(2_000_000, Relief::Disk(id));
+                let longest = if self.rng.bool() {
+                    2_000_000
+                } else {
+                    8_000_000
+                };
+                self.relief_after(longest, Relief::Disk(id));
             }
             // A lease relies on clocks.
             11 if self.tuning.lease.is_none() => {
@@ -314,6 +320,14 @@ impl World {
             let after = self.rng.u64(..12_000);
             self.faults[NEW_LEADER_CRASHES] += 1;
             self.after(after, Event::Crash { node: id, life });
+        }
+    }
+
+    /// A node is about to write a snapshot, which may need more room than its disk has.
+    pub(crate) fn on_snapshot_begun(&mut self, id: NodeId) {
+        if !self.calm && self.swarm.kinds.contains(&FULL_DISK) && self.rng.u8(..4) == 0 {
+            self.do_mischief(FULL_DISK, id);
+            self.faults[FULL_DISK] += 1;
         }
     }
 

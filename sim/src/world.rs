@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use raft::core::{LogId, Membership, NodeId, WriteId};
+use raft::core::{LogId, Membership, NodeId};
 use raft::storage::sim_disk::Crash;
 use slab::Slab;
 
@@ -39,10 +39,10 @@ pub(crate) enum Event {
         node: NodeId,
         life: u64,
     },
-    DiskDone {
+    /// The log writer says what comes next in its order.
+    DiskReports {
         node: NodeId,
         life: u64,
-        write: WriteId,
     },
     /// A disk that was full may have room.
     WriteAgain {
@@ -325,7 +325,7 @@ impl World {
             | Event::TakeSnapshot { node, .. }
             | Event::WriteAgain { node, .. }
             | Event::Lost { node, .. }
-            | Event::DiskDone { node, .. } => Some(node),
+            | Event::DiskReports { node, .. } => Some(node),
             Event::Restart { .. }
             | Event::Crash { .. }
             | Event::CallBegins { .. }
@@ -349,9 +349,9 @@ impl World {
                 self.tick(node);
                 self.turn(node);
             }
-            Event::DiskDone { node, life, write } if self.lives(node, life) => {
+            Event::DiskReports { node, life } if self.lives(node, life) => {
                 self.tick(node);
-                self.disk_done(node, write);
+                self.disk_reports(node);
             }
             Event::WriteAgain { node, life } if self.lives(node, life) => {
                 self.tick(node);
@@ -390,7 +390,7 @@ impl World {
             Event::Trouble => self.make_trouble(),
             Event::Relief { relief } => self.relieve(relief),
             Event::Tick { .. }
-            | Event::DiskDone { .. }
+            | Event::DiskReports { .. }
             | Event::WriteAgain { .. }
             | Event::TakeSnapshot { .. }
             | Event::Crash { .. }

@@ -110,8 +110,7 @@ impl World {
     }
 
     fn travel(&mut self, packet: Packet) {
-        let (least, most) = self.links.delay_us;
-        let mut takes = self.rng.u64(least..=most);
+        let mut takes = self.links.delay.draw(&mut self.rng);
         if self.happens(self.links.stragglers) {
             takes = match self.rng.u8(..4) {
                 0 => self.rng.u64(..CALL_TIMEOUT_US),

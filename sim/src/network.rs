@@ -160,7 +160,29 @@ pub(crate) struct Links {
     pub(crate) repetition: u64,
     /// How many messages take much longer than the others, in thousandths.
     pub(crate) stragglers: u64,
-    pub(crate) delay_us: (Micros, Micros),
+    pub(crate) delay: Delay,
+}
+
+/// How long a message travels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Delay {
+    /// Any time between these, in microseconds.
+    Between(Micros, Micros),
+    /// Half of the messages take up to `half_life_us`, half of the others up to twice that, and so on.
+    Exponential { half_life_us: Micros },
+}
+
+impl Delay {
+    pub(crate) fn draw(self, rng: &mut fastrand::Rng) -> Micros {
+        match self {
+            Self::Between(least, most) => rng.u64(least..=most),
+            // In whole numbers: a logarithm may differ from one machine to another.
+            Self::Exponential { half_life_us } => {
+                let halvings = u64::from(rng.u64(..).trailing_zeros());
+                halvings * half_life_us + rng.u64(..half_life_us)
+            }
+        }
+    }
 }
 
 impl Links {
@@ -172,7 +194,7 @@ impl Links {
             loss: 0,
             repetition: 0,
             stragglers: 0,
-            delay_us: (100, 1_000),
+            delay: Delay::Between(100, 1_000),
         }
     }
 

@@ -11,7 +11,7 @@ use raft::core::{ChangeError, Lease, Membership, MembershipChange, NodeId, Role}
 
 use crate::clock::Micros;
 use crate::coverage::Situation;
-use crate::network::{Links, MAX_NODES, address, place};
+use crate::network::{Delay, Links, MAX_NODES, address, place};
 use crate::node::Node;
 use crate::world::{ELECTION_TIMEOUT_US, Event, World};
 
@@ -60,7 +60,7 @@ pub(crate) struct Swarm {
     loss: u64,
     repetition: u64,
     stragglers: u64,
-    slow_network: bool,
+    delay: Option<Delay>,
 }
 
 impl Swarm {
@@ -69,9 +69,11 @@ impl Swarm {
         if kinds.is_empty() {
             kinds.push(rng.usize(..FAULTS.len()));
         }
-        let thousandths = |rng: &mut fastrand::Rng, most: u64| match rng.u8(..2) {
-            0 => 0,
-            _ => rng.u64(..most),
+        // In a few runs much more of it than in the others.
+        let thousandths = |rng: &mut fastrand::Rng, most: u64, extreme: u64| match rng.u8(..8) {
+            0..=3 => 0,
+            4..=6 => rng.u64(..most),
+            _ => rng.u64(..=extreme),
         };
         Self {
             kinds,
@@ -81,10 +83,17 @@ impl Swarm {
                 _ => (300_000, 3_000_000),
             },
             longest_outage_us: if rng.bool() { 300_000 } else { 4_000_000 },
-            loss: thousandths(rng, 100),
-            repetition: thousandths(rng, 100),
-            stragglers: thousandths(rng, 60),
-            slow_network: rng.u8(..4) == 0,
+            loss: thousandths(rng, 100, 300),
+            repetition: thousandths(rng, 100, 500),
+            stragglers: thousandths(rng, 60, 60),
+            delay: match rng.u8(..8) {
+                0 | 1 => Some(Delay::Between(5_000, 60_000)),
+                // On average half as long again: 100 ms at most.
+                2 => Some(Delay::Exponential {
+                    half_life_us: rng.u64(1_000..=66_000),
+                }),
+                _ => None,
+            },
         }
     }
 
@@ -92,9 +101,7 @@ impl Swarm {
         links.loss = self.loss;
         links.repetition = self.repetition;
         links.stragglers = self.stragglers;
-        if self.slow_network {
-            links.delay_us = (5_000, 60_000);
-        }
+        links.delay = self.delay.unwrap_or(links.delay);
     }
 }
 
@@ -249,7 +256,12 @@ impl World {
             4 => self.cut(|rng, a, b| a < b && rng.bool()),
             5 => self.cut_one_way(),
             STALL => {
-                let until = self.now + self.rng.u64(50_000..900_000);
+                let longest = if self.rng.u8(..4) == 0 {
+                    5_000_000
+                } else {
+                    900_000
+                };
+                let until = self.now + self.rng.u64(50_000..longest);
                 for other in 0..self.nodes.len() {
                     // As if both ways of a connection were different ones.
                     for (a, b) in [(place(id), other), (other, place(id))] {

@@ -36,7 +36,7 @@ pub fn run_with_cuts(nodes: usize, one_way: bool, set: u64, seed: u64) -> CutOut
     let options = RunOptions {
         nodes: nodes as u64,
         events: 0,
-        trace: false,
+        ..RunOptions::default()
     };
     let mut world = World::new(seed, options);
     world.make_calm();

@@ -5,6 +5,7 @@ use raft::core::{CallId, Message};
 use crate::clock::Micros;
 use crate::coverage::Situation;
 use crate::network::{Packet, place};
+use crate::swarm::{LOSS, REPETITION, SLOW_NETWORK, STRAGGLER};
 use crate::world::{CALL_TIMEOUT_US, Event, World};
 
 impl World {
@@ -95,14 +96,17 @@ impl World {
             // Clients reach whoever they can reach; their losses are those of a bad network.
             Packet::Ask { .. } | Packet::Answer { .. } => (None, false),
         };
-        if is_cut || self.happens(self.links.loss) {
+        let is_lost = !is_cut && self.happens(LOSS, self.links.loss);
+        if is_cut || is_lost {
             if let Some(call) = call {
                 self.lose_call(call, CALL_TIMEOUT_US);
             }
             return;
         }
         // A client's channel sends a request once; the clerk repeats it.
-        if self.happens(self.links.repetition) && matches!(packet, Packet::Request { .. }) {
+        if matches!(packet, Packet::Request { .. })
+            && self.happens(REPETITION, self.links.repetition)
+        {
             let again = packet.clone();
             self.travel(again);
         }
@@ -111,7 +115,8 @@ impl World {
 
     fn travel(&mut self, packet: Packet) {
         let mut takes = self.links.delay.draw(&mut self.rng);
-        if self.happens(self.links.stragglers) {
+        self.faults[SLOW_NETWORK] += u64::from(self.links.is_slow());
+        if self.happens(STRAGGLER, self.links.stragglers) {
             takes = match self.rng.u8(..4) {
                 0 => self.rng.u64(..CALL_TIMEOUT_US),
                 _ => takes * self.rng.u64(2..60),
@@ -153,7 +158,9 @@ impl World {
         }
     }
 
-    fn happens(&mut self, thousandths: u64) -> bool {
-        thousandths > 0 && self.rng.u64(..1000) < thousandths
+    fn happens(&mut self, fault: usize, thousandths: u64) -> bool {
+        let happens = thousandths > 0 && self.rng.u64(..1000) < thousandths;
+        self.faults[fault] += u64::from(happens);
+        happens
     }
 }

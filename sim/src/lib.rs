@@ -29,6 +29,7 @@ mod oracle;
 mod process;
 mod recovery;
 mod serving;
+mod shrink;
 mod snapshots;
 mod swarm;
 mod world;
@@ -41,7 +42,8 @@ pub use coverage::{Coverage, Situation};
 pub use history::{
     Call, Effect, History, Violation as HistoryViolation, What, is_linearizable_by_search,
 };
-pub use options::RunOptions;
+pub use options::{Faults, RunOptions};
 pub use oracle::Violation;
+pub use shrink::shrink;
 pub use swarm::FAULTS;
 pub use world::{Outcome, World, run_seed};

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use sim::{Coverage, FAULTS, Outcome, RunOptions, Situation, run_seed};
+use sim::{Coverage, FAULTS, Faults, Outcome, RunOptions, Situation, run_seed, shrink};
 
 const EXAMPLES: &str = "\
 Examples:
   sim --seeds 0..10000                 ten thousand clusters, with a summary
   sim --seed 42 --trace                one of them again, with the last that happened
   sim --seeds 0..200 --twice           each run twice: equal traces, or it fails
+  sim --seed 42 --shrink               one that fails, made small
 
 Exit codes: 0 every promise held, 1 one was broken, 2 wrong usage.";
 
@@ -22,6 +23,7 @@ Exit codes: 0 every promise held, 1 one was broken, 2 wrong usage.";
 /// promise.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command")]
 struct Cli {
     /// Seeds to run
     #[arg(long, value_name = "FROM..TO", default_value = "0..1000", value_parser = seeds, conflicts_with = "seed")]
@@ -38,6 +40,14 @@ struct Cli {
     /// Voters at the beginning [default: three or five, as the seed has it]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u64).range(0..=7))]
     nodes: u64,
+
+    /// Kinds of faults to leave out, by the numbers that a summary gives them
+    #[arg(long, value_name = "N,N..", default_value = "", hide_default_value = true, value_parser = faults)]
+    without: Faults,
+
+    /// Make a failing seed small: fewer kinds of faults, fewer events
+    #[arg(long)]
+    shrink: bool,
 
     /// Print the last that happened
     #[arg(long)]
@@ -64,6 +74,20 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         return Err("an empty range of seeds".to_owned());
     }
     Ok(range)
+}
+
+fn faults(text: &str) -> Result<Faults, String> {
+    let mut faults = Faults::default();
+    for number in text.split(',').filter(|number| !number.is_empty()) {
+        let fault: usize = number
+            .parse()
+            .map_err(|_| format!("{number} is no number"))?;
+        if fault >= FAULTS.len() {
+            return Err(format!("the last kind of faults is {}", FAULTS.len() - 1));
+        }
+        faults.insert(fault);
+    }
+    Ok(faults)
 }
 
 #[derive(Default)]
@@ -116,7 +140,7 @@ fn main() -> ExitCode {
                 totals.add(&outcome);
                 if outcome.violation.is_some() {
                     broken.store(true, Ordering::Relaxed);
-                    progress.suspend(|| report(&outcome, &cli));
+                    progress.suspend(|| report_small(outcome, &cli));
                 }
                 progress.inc(1);
             }
@@ -148,12 +172,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(seed: u64, cli: &Cli) -> Outcome {
-    let options = RunOptions {
+fn options(cli: &Cli) -> RunOptions {
+    RunOptions {
         nodes: cli.nodes,
         events: cli.events,
+        without: cli.without,
         trace: cli.trace,
-    };
+    }
+}
+
+fn run(seed: u64, cli: &Cli) -> Outcome {
+    let options = options(cli);
     let mut outcome = run_seed(seed, options);
     if cli.twice && outcome.violation.is_none() {
         let again = run_seed(seed, options);
@@ -175,8 +204,16 @@ fn progress_bar(seeds: u64) -> ProgressBar {
     ProgressBar::new(seeds).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// Of a run that broke a promise: as it was, or, where that is wanted and possible, made small.
+fn report_small(outcome: Outcome, cli: &Cli) {
+    let options = options(cli);
+    let small = cli.shrink.then(|| shrink(outcome.seed, options)).flatten();
+    let (options, outcome) = small.unwrap_or((options, outcome));
+    report(&outcome, options);
+}
+
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn report(outcome: &Outcome, cli: &Cli) {
+fn report(outcome: &Outcome, options: RunOptions) {
     let Some(violation) = &outcome.violation else {
         return;
     };
@@ -189,9 +226,16 @@ fn report(outcome: &Outcome, cli: &Cli) {
         "  after {} events, {} us",
         outcome.events, outcome.virtual_us
     );
+    let without = (0..FAULTS.len()).filter(|fault| options.without.contains(*fault));
+    let without: Vec<String> = without.map(|fault| fault.to_string()).collect();
+    let without = if without.is_empty() {
+        String::new()
+    } else {
+        format!(" --without {}", without.join(","))
+    };
     println!(
-        "  again: cargo run --release -p sim -- --seed {} --events {} --nodes {} --trace",
-        outcome.seed, cli.events, cli.nodes
+        "  again: cargo run --release -p sim -- --seed {} --events {} --nodes {}{without} --trace",
+        outcome.seed, options.events, options.nodes
     );
 }
 
@@ -213,8 +257,8 @@ fn summary(totals: &Totals, elapsed: Duration) -> usize {
         totals.elections, totals.committed, totals.calls
     );
     println!("faults:");
-    for (name, count) in FAULTS.iter().zip(&totals.faults) {
-        println!("  {count:>10}  {name}");
+    for (number, (name, count)) in FAULTS.iter().zip(&totals.faults).enumerate() {
+        println!("  {count:>10}  {number:>2} {name}");
     }
     println!("situations:");
     let mut missed = 0;

@@ -164,13 +164,16 @@ pub(crate) struct Links {
 }
 
 /// How long a message travels.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delay {
     /// Any time between these, in microseconds.
     Between(Micros, Micros),
     /// Half of the messages take up to `half_life_us`, half of the others up to twice that, and so on.
     Exponential { half_life_us: Micros },
 }
+
+/// Of a good network.
+const FAST: Delay = Delay::Between(100, 1_000);
 
 impl Delay {
     pub(crate) fn draw(self, rng: &mut fastrand::Rng) -> Micros {
@@ -194,8 +197,12 @@ impl Links {
             loss: 0,
             repetition: 0,
             stragglers: 0,
-            delay: Delay::Between(100, 1_000),
+            delay: FAST,
         }
+    }
+
+    pub(crate) fn is_slow(&self) -> bool {
+        self.delay != FAST
     }
 
     pub(crate) fn cut(&mut self, from: usize, to: usize) {

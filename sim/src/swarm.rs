@@ -13,10 +13,11 @@ use crate::clock::Micros;
 use crate::coverage::Situation;
 use crate::network::{Delay, Links, MAX_NODES, address, place};
 use crate::node::Node;
+use crate::options::Faults;
 use crate::world::{ELECTION_TIMEOUT_US, Event, World};
 
-/// The kinds of mischief, by name.
-pub const FAULTS: [&str; 21] = [
+/// The kinds of mischief, by name; then what a bad network does, which is counted by the message.
+pub const FAULTS: [&str; 25] = [
     "crash",
     "power cut in the middle of a write",
     "all crash",
@@ -38,7 +39,18 @@ pub const FAULTS: [&str; 21] = [
     "two nodes lose each other",
     "trouble in the middle of a change or a handover",
     "a node's connections stand still",
+    "a message is lost",
+    "a message is repeated",
+    "a message takes much longer than others",
+    "a message travels a slow network",
 ];
+
+/// How many of [`FAULTS`] are done now and then.
+const KINDS: usize = 21;
+pub(crate) const LOSS: usize = 21;
+pub(crate) const REPETITION: usize = 22;
+pub(crate) const STRAGGLER: usize = 23;
+pub(crate) const SLOW_NETWORK: usize = 24;
 
 const FULL_DISK: usize = 10;
 const MEMBERS: usize = 14;
@@ -55,6 +67,7 @@ const TROUBLES: [usize; 6] = [0, 3, 4, 5, 16, PAIR];
 pub(crate) struct Swarm {
     /// By place in [`FAULTS`].
     kinds: Vec<usize>,
+    without: Faults,
     pace_us: (Micros, Micros),
     pub(crate) longest_outage_us: Micros,
     loss: u64,
@@ -64,10 +77,10 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
-        let mut kinds: Vec<usize> = (0..FAULTS.len()).filter(|_| rng.u8(..3) == 0).collect();
+    pub(crate) fn draw(rng: &mut fastrand::Rng, without: Faults) -> Self {
+        let mut kinds: Vec<usize> = (0..KINDS).filter(|_| rng.u8(..3) == 0).collect();
         if kinds.is_empty() {
-            kinds.push(rng.usize(..FAULTS.len()));
+            kinds.push(rng.usize(..KINDS));
         }
         // In a few runs much more of it than in the others.
         let thousandths = |rng: &mut fastrand::Rng, most: u64, extreme: u64| match rng.u8(..8) {
@@ -75,8 +88,9 @@ impl Swarm {
             4..=6 => rng.u64(..most),
             _ => rng.u64(..=extreme),
         };
-        Self {
+        let mut swarm = Self {
             kinds,
+            without,
             pace_us: match rng.u8(..3) {
                 0 => (5_000, 150_000),
                 1 => (50_000, 1_000_000),
@@ -94,7 +108,21 @@ impl Swarm {
                 }),
                 _ => None,
             },
+        };
+        // Drawn all the same: the rest of the run stays more like what it was.
+        for (fault, thousandths) in [
+            (LOSS, &mut swarm.loss),
+            (REPETITION, &mut swarm.repetition),
+            (STRAGGLER, &mut swarm.stragglers),
+        ] {
+            if without.contains(fault) {
+                *thousandths = 0;
+            }
         }
+        if without.contains(SLOW_NETWORK) {
+            swarm.delay = None;
+        }
+        swarm
     }
 
     pub(crate) fn apply_to(&self, links: &mut Links) {
@@ -230,6 +258,9 @@ impl World {
     }
 
     fn do_mischief(&mut self, kind: usize, id: NodeId) -> bool {
+        if self.swarm.without.contains(kind) {
+            return false;
+        }
         let node = &self.nodes[place(id)];
         let (disk, runs) = (node.disk.clone(), node.process.is_some());
         match kind {
@@ -326,8 +357,10 @@ impl World {
 
     /// A node has just been elected: it may be the worst moment to crash (Fig. 8).
     pub(crate) fn on_new_leader(&mut self, id: NodeId) {
-        let kinds = &self.swarm.kinds;
-        if !self.calm && kinds.contains(&NEW_LEADER_CRASHES) && self.rng.u8(..3) > 0 {
+        let swarm = &self.swarm;
+        let may_crash = swarm.kinds.contains(&NEW_LEADER_CRASHES)
+            && !swarm.without.contains(NEW_LEADER_CRASHES);
+        if !self.calm && may_crash && self.rng.u8(..3) > 0 {
             let life = self.nodes[place(id)].life;
             let after = self.rng.u64(..12_000);
             self.faults[NEW_LEADER_CRASHES] += 1;
@@ -338,8 +371,7 @@ impl World {
     /// A node is about to write a snapshot, which may need more room than its disk has.
     pub(crate) fn on_snapshot_begun(&mut self, id: NodeId) {
         if !self.calm && self.swarm.kinds.contains(&FULL_DISK) && self.rng.u8(..4) == 0 {
-            self.do_mischief(FULL_DISK, id);
-            self.faults[FULL_DISK] += 1;
+            self.faults[FULL_DISK] += u64::from(self.do_mischief(FULL_DISK, id));
         }
     }
 
@@ -379,7 +411,7 @@ impl World {
     }
 
     pub(crate) fn make_trouble(&mut self) {
-        if self.calm {
+        if self.calm || self.swarm.without.contains(TROUBLE) {
             return;
         }
         let kind = TROUBLES[self.rng.usize(..TROUBLES.len())];

@@ -181,7 +181,7 @@ impl World {
             0 => 3,
             nodes => nodes,
         };
-        let swarm = Swarm::draw(&mut rng);
+        let swarm = Swarm::draw(&mut rng, options.without);
         let tuning = Tuning::draw(&mut rng, &swarm);
         let member = |id: u64| (NodeId::new(id), address(NodeId::new(id)).to_string());
         let initial = Membership::of_voters((0..voters).map(member)).expect("few");

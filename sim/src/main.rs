@@ -23,7 +23,10 @@ Exit codes: 0 every promise held, 1 one was broken, 2 wrong usage.";
 /// promise.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command"
+)]
 struct Cli {
     /// Seeds to run
     #[arg(long, value_name = "FROM..TO", default_value = "0..1000", value_parser = seeds, conflicts_with = "seed")]

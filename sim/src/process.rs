@@ -73,7 +73,8 @@ pub(crate) struct Sender {
     pub(crate) id: LogId,
     pub(crate) term: raft::core::Term,
     pub(crate) attempts: u32,
-    pub(crate) furthest: u64,
+    /// What the follower holds; `None` before its first answer.
+    pub(crate) furthest: Option<u64>,
 }
 
 impl Process {

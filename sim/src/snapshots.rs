@@ -106,7 +106,7 @@ impl World {
                         id: last,
                         term,
                         attempts: 0,
-                        furthest: 0,
+                        furthest: None,
                     },
                 );
                 self.send_chunk(id, to, 0);
@@ -123,11 +123,17 @@ impl World {
             return;
         };
         let (last_included, term) = (sender.id, sender.term);
-        let Ok(data) = sender.reader.read_at(offset, chunk_bytes) else {
+        // It begins by asking what the follower has.
+        let bytes = if sender.furthest.is_some() {
+            chunk_bytes
+        } else {
+            0
+        };
+        let Ok(data) = sender.reader.read_at(offset, bytes) else {
             process.senders.remove(&to);
             return process.raft.snapshot_sent(to, last_included, false);
         };
-        let done = offset + data.len() as u64 >= sender.reader.len();
+        let done = bytes > 0 && offset + data.len() as u64 >= sender.reader.len();
         let message = Message::InstallSnapshot {
             term,
             last_included,
@@ -228,8 +234,11 @@ impl World {
         if sender.id != last_included {
             return;
         }
-        if next_offset > sender.furthest {
-            sender.furthest = next_offset;
+        if sender
+            .furthest
+            .is_none_or(|furthest| next_offset > furthest)
+        {
+            sender.furthest = Some(next_offset);
             sender.attempts = 0;
         } else {
             sender.attempts += 1;

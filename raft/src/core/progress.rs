@@ -55,8 +55,11 @@ pub(super) struct Progress {
     snapshot_retry_at: Millis,
     /// Transfers that have failed, since one last brought the follower on.
     failed_transfers: u32,
-    /// The most bytes of a snapshot that the follower has said it holds.
-    snapshot_bytes_held: u64,
+    /// The snapshot sent last, and the most of it, in bytes, with which a transfer has begun: what the
+    /// follower kept of those before.
+    kept: (LogId, u64),
+    /// The follower has answered in the transfer under way.
+    is_transfer_answered: bool,
     /// When a reply of this term last came (`CheckQuorum`, thesis §6.2).
     pub(super) last_heard: Millis,
     /// The latest round of reads that this follower has confirmed (thesis §6.4).
@@ -107,7 +110,8 @@ impl Progress {
             resend_at: now,
             snapshot_retry_at: now,
             failed_transfers: 0,
-            snapshot_bytes_held: 0,
+            kept: (LogId::ZERO, 0),
+            is_transfer_answered: false,
             last_heard: now,
             acked_round: 0,
             catch_up: CatchUp {
@@ -255,6 +259,10 @@ impl Progress {
     /// The driver streams `last_included` from now on.
     pub(super) fn send_snapshot(&mut self, last_included: LogId) {
         self.clear_inflight();
+        if self.kept.0 != last_included {
+            self.kept = (last_included, 0);
+        }
+        self.is_transfer_answered = false;
         self.state = ProgressState::Snapshot { last_included };
     }
 
@@ -263,11 +271,19 @@ impl Progress {
         now >= self.snapshot_retry_at
     }
 
-    /// It holds so many bytes of a snapshot. A transfer that gets further than any before it goes on
-    /// there next time, so the next one may come soon. One that starts again each time gets no further.
-    pub(super) fn holds_of_snapshot(&mut self, bytes: u64) {
-        if bytes > self.snapshot_bytes_held {
-            self.snapshot_bytes_held = bytes;
+    /// It holds so many bytes of a snapshot. The first answer of a transfer tells what it has kept of the
+    /// earlier ones: as long as that is ever more, transfers get on, and the next may come soon.
+    ///
+    /// What it takes after that proves nothing. A disk that is too small takes nearly all each time, of a
+    /// larger snapshot even more, and keeps none of it.
+    pub(super) fn holds_of_snapshot(&mut self, last_included: LogId, bytes: u64) {
+        if self.state != (ProgressState::Snapshot { last_included })
+            || std::mem::replace(&mut self.is_transfer_answered, true)
+        {
+            return;
+        }
+        if bytes > self.kept.1 {
+            self.kept.1 = bytes;
             self.failed_transfers = 0;
         }
     }

@@ -193,7 +193,8 @@ impl Raft {
         if installed {
             self.on_installed(from, last_included);
         } else {
-            self.progress_of(from).holds_of_snapshot(next_offset);
+            self.progress_of(from)
+                .holds_of_snapshot(last_included, next_offset);
         }
     }
 

@@ -337,10 +337,12 @@ fn a_failed_transfer_is_tried_again_after_an_election_timeout_when_the_follower_
     assert_eq!(sent_after_ms, [500], "once, until its end is reported");
 }
 
-/// How long after a failed transfer to N2, which holds `held` bytes of it, the next one begins.
-fn pause_after_failure(bench: &mut Bench, snapshot: LogId, held: u64) -> u64 {
+/// How long after a failed transfer to N2, which answered that it held so many bytes, the next one begins.
+fn pause_after_failure(bench: &mut Bench, snapshot: LogId, held: &[u64]) -> u64 {
     let match_index = bench.raft.progress[&N2].match_index.get();
-    bench.step(N2, reply(2, snapshot, held));
+    for bytes in held {
+        bench.step(N2, reply(2, snapshot, *bytes));
+    }
     bench.raft.snapshot_sent(N2, snapshot, false);
     let begins = (1..=4_000).find(|_| {
         bench.pass(25);
@@ -353,14 +355,14 @@ fn pause_after_failure(bench: &mut Bench, snapshot: LogId, held: u64) -> u64 {
 
 /// A follower whose disk is too small for the snapshot would be sent all of it again and again.
 #[test]
-fn transfers_that_keep_failing_come_ever_less_often_until_one_gets_further() {
+fn transfers_that_keep_failing_come_ever_less_often_until_one_begins_further_on() {
     let growing = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000];
     let mut bench = compacted_leader();
     bench.step(N2, rejected(2, 3, LogId::ZERO));
     assert_eq!(snapshots_sent(&bench.out()), [id(4, 2)]);
-    let mut pauses = |held| growing.map(|_| pause_after_failure(&mut bench, id(4, 2), held));
+    let mut pauses = |held| growing.map(|_| pause_after_failure(&mut bench, id(4, 2), &[held]));
     assert_eq!(pauses(100), growing);
-    assert_eq!(pauses(99), [15_000; 7], "no further than before");
+    assert_eq!(pauses(99), [15_000; 7], "it kept no more than before");
     assert_eq!(pauses(101), growing);
 
     bench.step(N2, installed(2, id(4, 2), 102));
@@ -373,10 +375,30 @@ fn transfers_that_keep_failing_come_ever_less_often_until_one_gets_further() {
     bench.step(N2, accepted(2, 4));
     assert_eq!(snapshots_sent(&bench.out()), [id(5, 2)]);
     assert_eq!(
-        pause_after_failure(&mut bench, id(5, 2), 0),
+        pause_after_failure(&mut bench, id(5, 2), &[0]),
         500,
         "it got on"
     );
+}
+
+/// A disk that is too small takes nearly all of each snapshot, of a larger one more, and keeps nothing.
+#[test]
+fn transfers_that_fail_at_the_ends_of_ever_larger_snapshots_come_ever_less_often() {
+    let mut bench = compacted_leader();
+    bench.step(N2, rejected(2, 3, LogId::ZERO));
+    assert_eq!(snapshots_sent(&bench.out()), [id(4, 2)]);
+    let mut pauses = Vec::new();
+    for index in 4..10 {
+        bench.propose("more");
+        bench.sync();
+        bench.step(N3, accepted(2, index + 1));
+        bench.apply();
+        bench.raft.snapshot_taken(id(index + 1, 2));
+        let nearly_all = 100 * index;
+        let pause = pause_after_failure(&mut bench, id(index, 2), &[0, nearly_all]);
+        pauses.push(pause);
+    }
+    assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 15_000]);
 }
 
 /// Failure 97.

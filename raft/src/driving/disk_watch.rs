@@ -168,6 +168,7 @@ pub fn why_no_room(raft: &Raft, disk: &DiskWatch, commits: &CommitWatch) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{Config, Membership, Millis, NodeId, Restored};
 
     const LIMIT: Duration = Duration::from_secs(1);
 
@@ -210,6 +211,45 @@ mod tests {
         assert_eq!(watch.hangs_for(much_later), None, "it answers");
         watch.written(WriteId::new(2), start);
         assert!(!watch.is_full());
+    }
+
+    /// A leader without others, whose disk has all of its log.
+    fn leader() -> Raft {
+        let id = NodeId::new(1);
+        let members = Membership::of_voters([(id, "127.0.0.1:1".to_owned())]).unwrap();
+        let config = Config::new(id, members);
+        let mut raft = Raft::new(config, Restored::default(), 1, Millis::ZERO).unwrap();
+        raft.tick(raft.next_deadline());
+        while let Some(batch) = raft.take_write() {
+            raft.persisted(batch.id);
+        }
+        assert_eq!(raft.role(), Role::Leader);
+        raft
+    }
+
+    /// Where a vote or a compaction has no space, nobody knows whether an entry would have: the others may
+    /// store it. One is let in, and shows it.
+    #[test]
+    fn a_leader_with_a_full_disk_that_lacks_no_entry_takes_one() {
+        let (mut raft, start) = (leader(), Instant::now());
+        let mut disk = DiskWatch::new(LIMIT, start);
+        let commits = CommitWatch::new(LIMIT, start);
+        disk.ran_full();
+        assert_eq!(why_no_room(&raft, &disk, &commits), None);
+        assert!(
+            !disk.holds_up_others(&raft),
+            "nothing shows that others have room"
+        );
+
+        raft.propose("one".into()).unwrap();
+        assert_eq!(why_no_room(&raft, &disk, &commits), Some(Refusal::DiskFull));
+        let batch = raft.take_write().unwrap();
+        raft.persisted(batch.id);
+        assert_eq!(
+            why_no_room(&raft, &disk, &commits),
+            None,
+            "its disk lacks nothing"
+        );
     }
 
     #[test]

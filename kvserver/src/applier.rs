@@ -16,6 +16,7 @@ use raft::{
     StorageError, Term,
 };
 
+use crate::answer;
 use crate::engine::{Engine, EngineError, EngineView};
 use crate::log_clock::LogClock;
 use crate::request::{Kind, Request};
@@ -152,7 +153,7 @@ impl<E: Engine> Applier<E> {
                 kind: Kind::Get { key, done, .. },
                 ..
             }) => {
-                Request::answer_get(done, self.state.get(&key)?);
+                done.run(answer::to_get(self.state.get(&key)?));
             }
             Some(request) => request.answer(&outcome),
             None => {}
@@ -180,7 +181,7 @@ impl<E: Engine> Applier<E> {
                     Err(_) => kind.refuse(rpc::Code::InvalidArgument, "the ClientId is too long"),
                 }
             }
-            Kind::Get { key, done, .. } => Request::answer_get(done, self.state.get(&key)?),
+            Kind::Get { key, done, .. } => done.run(answer::to_get(self.state.get(&key)?)),
             kind => kind.fail(rpc::Code::Internal, "a write came out as a read"),
         }
         Ok(())

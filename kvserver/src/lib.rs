@@ -37,6 +37,7 @@
 //! stopping the writes. Every byte of an entry and a snapshot: `docs/store.md`. Comments that say *failure
 //! N*, or *the original's defect N*, mean the lists in `docs/failures.md`.
 
+pub mod answer;
 mod applier;
 pub mod codec;
 mod command;

@@ -1,21 +1,13 @@
-//! A client's request on its way through the node, and every way in which it can be answered.
+//! A client's request on its way through the node, to be answered as [`answer`](crate::answer) says.
 
 use bytes::Bytes;
+use prost::Message;
 use proto::kv::{GetReply, OpenSessionReply, PutAppendReply};
 use raft::{NodeId, StatusReader, Waiter};
 use rpc::{Code, Done, RpcError};
 
-use crate::outcome::{Outcome, Refusal, Reply};
-
-/// The texts of `Err`. The first three are the C++ original's, to the letter.
-mod err {
-    use bytes::Bytes;
-
-    pub(super) const OK: Bytes = Bytes::from_static(b"OK");
-    pub(super) const NO_KEY: Bytes = Bytes::from_static(b"ErrNoKey");
-    pub(super) const WRONG_LEADER: Bytes = Bytes::from_static(b"ErrWrongLeader");
-    pub(super) const SESSION_EXPIRED: Bytes = Bytes::from_static(b"ErrSessionExpired");
-}
+use crate::answer::{self, Asked, Declined};
+use crate::outcome::Outcome;
 
 /// Who asked, and where the nodes are: what an answer depends on besides its content.
 #[derive(Clone)]
@@ -46,49 +38,11 @@ pub(crate) enum Kind {
 impl Request {
     /// Answers a write or the opening of a session with what the state machine said.
     pub(crate) fn answer(self, outcome: &Outcome) {
-        match (self.kind, outcome) {
-            (Kind::Write(done), Outcome::Applied(reply) | Outcome::Repeated(reply)) => {
-                match reply {
-                    Reply::Done => {
-                        done.run(PutAppendReply {
-                            err: err::OK,
-                            ..PutAppendReply::default()
-                        });
-                    }
-                    // Asked again it would end the same way: not RESOURCE_EXHAUSTED, which says "later".
-                    Reply::ValueTooLarge => done.refuse(RpcError::new(
-                        Code::InvalidArgument,
-                        "the value would grow past the store's limit; it is unchanged",
-                    )),
-                }
-            }
-            (Kind::Write(done), Outcome::Refused(refusal)) => refuse_write(done, *refusal),
-            (Kind::OpenSession(done), Outcome::SessionOpened(id)) => done.run(OpenSessionReply {
-                err: err::OK,
-                session_id: id.get(),
-                ..OpenSessionReply::default()
-            }),
-            (kind, outcome) => {
-                tracing::error!(?outcome, "the state machine answered another question");
-                kind.fail(
-                    Code::Internal,
-                    "the state machine answered another question",
-                );
-            }
+        match self.kind {
+            Kind::Write(done) => end(done, answer::to_write(outcome)),
+            Kind::OpenSession(done) => end(done, answer::to_open_session(outcome)),
+            Kind::Get { done, .. } => done.fail(answer::another_question(outcome)),
         }
-    }
-
-    /// Answers a read with the key's value.
-    pub(crate) fn answer_get(done: Done<GetReply>, value: Option<Bytes>) {
-        let (err, value) = match value {
-            Some(value) => (err::OK, value),
-            None => (err::NO_KEY, Bytes::new()),
-        };
-        done.run(GetReply {
-            err,
-            value,
-            ..GetReply::default()
-        });
     }
 
     /// Sends the client elsewhere.
@@ -96,67 +50,47 @@ impl Request {
         let leader_address = leader
             .and_then(|id| self.asker.status.get().address_of(id).map(str::to_owned))
             .unwrap_or_default();
-        let err = err::WRONG_LEADER;
         match self.kind {
-            Kind::Write(done) => done.run(PutAppendReply {
-                err,
-                leader_address,
-            }),
+            Kind::Write(done) => done.run(answer::wrong_leader_for_write(leader_address)),
             Kind::OpenSession(done) => {
-                done.run(OpenSessionReply {
-                    err,
-                    leader_address,
-                    session_id: 0,
-                });
+                done.run(answer::wrong_leader_for_open_session(leader_address));
             }
-            Kind::Get { done, .. } => {
-                done.run(GetReply {
-                    err,
-                    leader_address,
-                    value: Bytes::new(),
-                });
-            }
+            Kind::Get { done, .. } => done.run(answer::wrong_leader_for_get(leader_address)),
         }
     }
 }
 
 impl Waiter for Request {
     fn refuse(self, why: raft::Refusal) {
-        match why {
-            // Another leader may still commit the entry. A clerk must not take that for "not done",
-            // which is what the reply below says; the original can only be sent elsewhere.
-            raft::Refusal::LeadershipLost { .. }
-                if !self.asker.is_legacy && matches!(self.kind, Kind::Write(_)) =>
-            {
-                self.kind.fail(
-                    Code::Unavailable,
-                    "the leadership was lost while the write was under way",
-                );
-            }
-            raft::Refusal::HandingOver { to } => self.wrong_leader(Some(to)),
-            raft::Refusal::NotLeader { leader } | raft::Refusal::LeadershipLost { leader } => {
-                self.wrong_leader(leader);
-            }
-            // The original knows no "later"; it has always been told to try the next node.
-            _ if self.asker.is_legacy => self.wrong_leader(None),
-            raft::Refusal::Overloaded => self.kind.refuse(
-                Code::ResourceExhausted,
-                "the node has as much to do as it may queue; ask again after a pause",
-            ),
-            raft::Refusal::DiskFull => self.kind.refuse(
-                Code::ResourceExhausted,
-                "the node's disk is full; ask again once there is room",
-            ),
-            raft::Refusal::Stalled => self.kind.refuse(
-                Code::ResourceExhausted,
-                "no majority of the nodes stores anything at the moment: see to their disks and links",
-            ),
-            _ => self.kind.fail(Code::Unavailable, "the node is stopping"),
+        match answer::declined(self.kind.asked(), why, self.asker.is_legacy) {
+            Declined::WrongLeader(leader) => self.wrong_leader(leader),
+            Declined::Failed(error) => match self.kind {
+                Kind::Write(done) => end(done, Err(error)),
+                Kind::OpenSession(done) => end(done, Err(error)),
+                Kind::Get { done, .. } => end(done, Err(error)),
+            },
         }
     }
 }
 
+/// Answers a call. An error says whether the call may have had an effect.
+fn end<R: Message>(done: Done<R>, answer: Result<R, RpcError>) {
+    match answer {
+        Ok(reply) => done.run(reply),
+        Err(error) if error.may_have_executed() => done.fail(error),
+        Err(error) => done.refuse(error),
+    }
+}
+
 impl Kind {
+    fn asked(&self) -> Asked {
+        match self {
+            Self::Write(_) => Asked::Write,
+            Self::OpenSession(_) => Asked::OpenSession,
+            Self::Get { .. } => Asked::Get,
+        }
+    }
+
     /// Nothing was done, and the client may rely on it.
     pub(crate) fn refuse(self, code: Code, text: &'static str) {
         let error = RpcError::new(code, text);
@@ -174,31 +108,6 @@ impl Kind {
             Self::Write(done) => done.fail(error),
             Self::OpenSession(done) => done.fail(error),
             Self::Get { done, .. } => done.fail(error),
-        }
-    }
-}
-
-fn refuse_write(done: Done<PutAppendReply>, refusal: Refusal) {
-    match refusal {
-        Refusal::SessionExpired => {
-            done.run(PutAppendReply {
-                err: err::SESSION_EXPIRED,
-                ..PutAppendReply::default()
-            });
-        }
-        Refusal::StaleDuplicate => done.fail(RpcError::new(
-            Code::AlreadyExists,
-            "the session has said that it saw this request's reply",
-        )),
-        Refusal::TooFarAhead => done.refuse(RpcError::new(
-            Code::ResourceExhausted,
-            "too many requests of this session are unanswered; wait for replies first",
-        )),
-        Refusal::ClientIdTooLong => {
-            done.refuse(RpcError::new(
-                Code::InvalidArgument,
-                "the ClientId is too long",
-            ));
         }
     }
 }

@@ -6,7 +6,7 @@ use raft::core::{Committed, Entry, LogId, LogIndex, NodeId, Payload, Role};
 use crate::coverage::Situation;
 use crate::history;
 use crate::network::place;
-use crate::serving::{Asked, Said};
+use crate::serving::{Said, Waits};
 use crate::world::World;
 
 impl World {
@@ -87,21 +87,13 @@ impl World {
         self.oracle.on_digest(id, index, digest);
         self.observe_outcome(entry, &outcome);
         for waiter in overtaken {
-            self.answer(id, waiter, Said::LeadershipLost);
+            self.lose_leadership(id, waiter);
         }
         if let Some(waiter) = waiter {
-            let said = match outcome {
-                Outcome::SessionOpened(session) => Said::Opened(session),
-                Outcome::Applied(Reply::Done) | Outcome::Repeated(Reply::Done) => Said::Written,
-                Outcome::Refused(refusal) => {
-                    if refusal == Refusal::SessionExpired {
-                        self.coverage.met(Situation::SessionExpired);
-                    }
-                    Said::Refused(refusal)
-                }
-                outcome => unreachable!("{outcome:?} of what clients ask"),
-            };
-            self.answer(id, waiter, said);
+            if outcome == Outcome::Refused(Refusal::SessionExpired) {
+                self.coverage.met(Situation::SessionExpired);
+            }
+            self.answer(id, waiter, Said::Outcome(outcome));
         }
     }
 
@@ -182,7 +174,7 @@ impl World {
             else {
                 return;
             };
-            let Asked::Read { key } = waiter.asked else {
+            let Waits::Read { key } = waiter.asked else {
                 unreachable!("only reads wait here")
             };
             let value = process.state.get(&[key]).expect("memory does not fail");

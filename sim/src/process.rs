@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvserver::{LogTime, MemoryEngine, StateMachine};
+use raft::Refusal;
 use raft::core::{
     AppendOutcome, Config, Effect, LogId, LogIndex, Membership, Message, Millis, NodeId, Raft,
     ReadId, Role, WriteBatch, WriteId,
@@ -18,7 +19,7 @@ use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, Snaps
 use crate::clock::Micros;
 use crate::coverage::Situation;
 use crate::network::{Packet, place};
-use crate::serving::{Asked, Said};
+use crate::serving::{Said, Waits};
 use crate::world::{Event, World};
 use crate::writing::Report;
 
@@ -31,7 +32,7 @@ const DISK_STALL_LIMIT: Duration = Duration::from_millis(1_500);
 pub(crate) struct Waiter {
     pub(crate) client: usize,
     pub(crate) attempt: u64,
-    pub(crate) asked: Asked,
+    pub(crate) asked: Waits,
 }
 
 pub(crate) struct Process {
@@ -332,9 +333,8 @@ impl World {
                 }
             }
             Effect::ReadRefused { read } => {
-                let leader = self.process(id).raft.leader();
                 if let Some((waiter, _)) = self.process(id).reads.remove(&read) {
-                    self.answer(id, waiter, Said::NotLeader(leader));
+                    self.lose_leadership(id, waiter);
                 }
             }
             Effect::RoleChanged { role, term, leader } => self.on_role(id, role, term, leader),
@@ -390,7 +390,7 @@ impl World {
                 self.coverage.met(Situation::SeveralInFlight);
             }
             for waiter in lost {
-                self.answer(id, waiter, Said::LeadershipLost);
+                self.lose_leadership(id, waiter);
             }
         }
         if was == Role::Candidate && role == Role::PreCandidate {
@@ -425,6 +425,16 @@ impl World {
             self.note(|| format!("{id} leads term {term}"));
             self.on_new_leader(id);
         }
+    }
+
+    /// Another leader may still do what was asked.
+    pub(crate) fn lose_leadership(&mut self, id: NodeId, waiter: Waiter) {
+        let leader = self.process(id).raft.leader();
+        self.answer(
+            id,
+            waiter,
+            Said::Declined(Refusal::LeadershipLost { leader }),
+        );
     }
 
     fn on_membership(&mut self, id: NodeId, membership: &Arc<Membership>) {
@@ -465,6 +475,6 @@ fn has_two_writes_of_one_client(waiters: &[Waiter]) -> bool {
     let mut clients = BTreeSet::new();
     waiters
         .iter()
-        .filter(|waiter| waiter.asked == Asked::Write)
+        .filter(|waiter| waiter.asked == Waits::Write)
         .any(|write| !clients.insert(write.client))
 }

@@ -1,10 +1,10 @@
-//! A running node's clients: what they ask becomes proposals and reads, and is answered in the bytes
-//! that `kvserver` answers (`kvserver/src/{service,request}.rs`).
+//! A running node's clients: what they ask becomes proposals and reads (as by `kvserver/src/service.rs`),
+//! and is answered as `kvserver::answer` says.
 
 use bytes::Bytes;
 use clerk::logic::{Reply, Request};
-use kvserver::{Command, LogTime, Op, Refusal, RequestId, SessionId, Writer, codec};
-use proto::kv::{GetArgs, GetReply, OpenSessionReply, PutAppendArgs, PutAppendReply};
+use kvserver::{Command, LogTime, Op, Outcome, RequestId, SessionId, Writer, answer, codec};
+use proto::kv::{GetArgs, PutAppendArgs};
 use proto::membership::DescribeReply;
 use proto::raft::{Member, Membership};
 use raft::core::{NodeId, ProposeError, Role};
@@ -18,7 +18,7 @@ use crate::world::World;
 
 /// What a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Waits {
     OpenSession,
     Write,
     Read { key: u8 },
@@ -27,17 +27,9 @@ pub(crate) enum Asked {
 /// What a node has to say to that.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    Opened(SessionId),
-    Written,
+    Outcome(Outcome),
     Value(Option<Bytes>),
-    Refused(Refusal),
-    /// Nothing was done.
-    NotLeader(Option<NodeId>),
-    /// Another leader may still commit it.
-    LeadershipLost,
-    Overloaded,
-    /// Nothing was done: no room on its own disk, or on those of a majority.
-    NoRoom,
+    Declined(raft::Refusal),
     /// The process is gone, and the connection with it.
     ConnectionLost,
 }
@@ -54,11 +46,11 @@ impl World {
             Ask::Call(Request::Get(args)) => self.on_read(id, client, attempt, &args),
             Ask::Call(Request::PutAppend(args)) => {
                 let (writer, op) = write_of(args);
-                self.on_command(id, waiter(Asked::Write), writer, op);
+                self.on_command(id, waiter(Waits::Write), writer, op);
             }
             Ask::Call(Request::OpenSession(_)) => {
                 let Command { writer, op, .. } = Command::open_session(LogTime::ZERO);
-                self.on_command(id, waiter(Asked::OpenSession), writer, op);
+                self.on_command(id, waiter(Waits::OpenSession), writer, op);
             }
             Ask::Describe => {
                 let answer = Answer::Described(Ok(self.description(id)));
@@ -78,7 +70,7 @@ impl World {
                 raft::Refusal::DiskFull => Situation::FullLeaderRefuses,
                 _ => Situation::StalledLeaderRefuses,
             });
-            self.answer(id, waiter, Said::NoRoom);
+            self.answer(id, waiter, Said::Declined(why));
             return self.turn(id);
         }
         let local = self.nodes[place(id)].clock.read(self.now);
@@ -97,7 +89,7 @@ impl World {
                 if matches!(error, ProposeError::HandingOver { .. }) {
                     self.coverage.met(Situation::RefusedInTransfer);
                 }
-                self.answer(id, waiter, refusal(error));
+                self.answer(id, waiter, Said::Declined(error.into()));
             }
         }
         self.turn(id);
@@ -107,7 +99,7 @@ impl World {
         let waiter = Waiter {
             client,
             attempt,
-            asked: Asked::Read { key: args.key[0] },
+            asked: Waits::Read { key: args.key[0] },
         };
         let in_transfer = self.process(id).raft.handing_over_to().is_some();
         let committed = self.oracle.committed();
@@ -126,7 +118,7 @@ impl World {
                     self.coverage.met(Situation::ReadInTransfer);
                 }
             }
-            Err(error) => self.answer(id, waiter, refusal(error)),
+            Err(error) => self.answer(id, waiter, Said::Declined(error.into())),
         }
         if self.tuning.lease.is_some() && self.process(id).raft.is_serving() {
             let before = self.process(id).safe_reads.len();
@@ -144,16 +136,47 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, id: NodeId, waiter: Waiter, said: Said) {
-        let leader_address = match said {
-            Said::NotLeader(Some(leader)) => self.address_of(id, leader),
-            _ => String::new(),
+        let reply = match (waiter.asked, said) {
+            (asked, Said::Declined(why)) => self.declined(id, asked, why),
+            (_, Said::ConnectionLost) => {
+                let error = RpcError::new(Code::Unavailable, "the connection broke");
+                Reply::Failed(error.with_may_have_executed(true))
+            }
+            (Waits::Write, Said::Outcome(outcome)) => {
+                answer::to_write(&outcome).map_or_else(Reply::Failed, Reply::PutAppend)
+            }
+            (Waits::OpenSession, Said::Outcome(outcome)) => {
+                answer::to_open_session(&outcome).map_or_else(Reply::Failed, Reply::OpenSession)
+            }
+            (Waits::Read { .. }, Said::Value(value)) => Reply::Get(answer::to_get(value)),
+            (asked, said) => unreachable!("{said:?} to {asked:?}"),
         };
-        let reply = reply(waiter.asked, said, leader_address);
         self.send(Packet::Answer {
             client: waiter.client,
             attempt: waiter.attempt,
             answer: Answer::Call(reply),
         });
+    }
+
+    fn declined(&mut self, id: NodeId, asked: Waits, why: raft::Refusal) -> Reply {
+        let kind = match asked {
+            Waits::Write => answer::Asked::Write,
+            Waits::OpenSession => answer::Asked::OpenSession,
+            Waits::Read { .. } => answer::Asked::Get,
+        };
+        let leader = match answer::declined(kind, why, false) {
+            answer::Declined::Failed(error) => return Reply::Failed(error),
+            answer::Declined::WrongLeader(leader) => leader,
+        };
+        let address = leader.map(|leader| self.address_of(id, leader));
+        let address = address.unwrap_or_default();
+        match kind {
+            answer::Asked::Write => Reply::PutAppend(answer::wrong_leader_for_write(address)),
+            answer::Asked::OpenSession => {
+                Reply::OpenSession(answer::wrong_leader_for_open_session(address))
+            }
+            answer::Asked::Get => Reply::Get(answer::wrong_leader_for_get(address)),
+        }
     }
 
     /// A process is gone while its machine runs on: its clients' connections break.
@@ -227,70 +250,4 @@ fn write_of(args: PutAppendArgs) -> (Writer, Op) {
         _ => Op::Put { key, value },
     };
     (writer, op)
-}
-
-fn refusal(error: ProposeError) -> Said {
-    match error {
-        ProposeError::NotLeader { leader } => Said::NotLeader(leader),
-        ProposeError::HandingOver { to } => Said::NotLeader(Some(to)),
-        ProposeError::Overloaded => Said::Overloaded,
-    }
-}
-
-fn reply(asked: Asked, said: Said, leader_address: String) -> Reply {
-    const OK: Bytes = Bytes::from_static(b"OK");
-    let written = |err| {
-        Reply::PutAppend(PutAppendReply {
-            err: Bytes::from_static(err),
-            leader_address: String::new(),
-        })
-    };
-    let failed = |code, may_have_executed| {
-        let error = RpcError::new(code, "as a node says it");
-        Reply::Failed(error.with_may_have_executed(may_have_executed))
-    };
-    match said {
-        Said::Written => written(b"OK"),
-        Said::Opened(session) => Reply::OpenSession(OpenSessionReply {
-            err: OK,
-            session_id: session.get(),
-            leader_address,
-        }),
-        Said::Value(value) => Reply::Get(GetReply {
-            err: value
-                .as_ref()
-                .map_or(Bytes::from_static(b"ErrNoKey"), |_| OK),
-            value: value.unwrap_or_default(),
-            leader_address,
-        }),
-        Said::Refused(Refusal::SessionExpired) => written(b"ErrSessionExpired"),
-        Said::Refused(Refusal::StaleDuplicate) => failed(Code::AlreadyExists, true),
-        Said::Refused(Refusal::TooFarAhead) | Said::Overloaded | Said::NoRoom => {
-            failed(Code::ResourceExhausted, false)
-        }
-        Said::Refused(Refusal::ClientIdTooLong) => failed(Code::InvalidArgument, false),
-        Said::LeadershipLost if asked == Asked::Write => failed(Code::Unavailable, true),
-        Said::ConnectionLost => failed(Code::Unavailable, true),
-        Said::NotLeader(_) | Said::LeadershipLost => wrong_leader(asked, leader_address),
-    }
-}
-
-fn wrong_leader(asked: Asked, leader_address: String) -> Reply {
-    let err = Bytes::from_static(b"ErrWrongLeader");
-    match asked {
-        Asked::Write => Reply::PutAppend(PutAppendReply {
-            err,
-            leader_address,
-        }),
-        Asked::OpenSession => Reply::OpenSession(OpenSessionReply {
-            err,
-            leader_address,
-            session_id: 0,
-        }),
-        Asked::Read { .. } => Reply::Get(GetReply {
-            err,
-            leader_address,
-            value: Bytes::new(),
-        }),
-    }
 }

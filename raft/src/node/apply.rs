@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::{Entry, LogId, Membership, NodeId};
+use crate::core::{Entry, LogId, Membership, NodeId, ProposeError};
 use crate::node::inbox::Inbox;
 use crate::storage::{SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
 
@@ -35,6 +35,16 @@ pub enum Refusal {
     Stalled,
     /// The node is stopping.
     ShuttingDown,
+}
+
+impl From<ProposeError> for Refusal {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader { leader },
+            ProposeError::HandingOver { to } => Self::HandingOver { to },
+            ProposeError::Overloaded => Self::Overloaded,
+        }
+    }
 }
 
 /// Who waits for a proposal or a read: how the service answers its client.

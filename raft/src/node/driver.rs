@@ -25,8 +25,7 @@ use super::recorder::Recorded;
 use super::snapshots::{Chunk, Shipment, SnapshotReceiver, SnapshotSender};
 use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
-    CallId, Config, Effect, Entry, LogId, Membership, Message, Millis, NodeId, ProposeError, Raft,
-    Role, Term,
+    CallId, Config, Effect, Entry, LogId, Membership, Message, Millis, NodeId, Raft, Role, Term,
 };
 use crate::driving::{CommitWatch, DiskWatch, OwnSnapshot, why_no_room};
 use crate::peer::Peers;
@@ -297,7 +296,7 @@ impl<W: Waiter> Driver<W> {
                 };
                 match taken {
                     Ok(()) => self.delivery.await_read(read, waiter),
-                    Err(error) => waiter.refuse(refusal(&error)),
+                    Err(error) => waiter.refuse(error.into()),
                 }
             }
         }
@@ -309,7 +308,7 @@ impl<W: Waiter> Driver<W> {
         }
         match self.raft.propose(command) {
             Ok(id) => self.delivery.await_entry(id, waiter),
-            Err(error) => waiter.refuse(refusal(&error)),
+            Err(error) => waiter.refuse(error.into()),
         }
     }
 
@@ -531,14 +530,6 @@ fn core_config(options: &NodeOptions) -> Config {
         retained_log_bytes: options.retained_log_bytes,
         lease: options.lease,
         ..Config::new(options.id, options.initial.clone())
-    }
-}
-
-fn refusal(error: &ProposeError) -> Refusal {
-    match *error {
-        ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
-        ProposeError::HandingOver { to } => Refusal::HandingOver { to },
-        ProposeError::Overloaded => Refusal::Overloaded,
     }
 }
 

@@ -160,9 +160,7 @@ impl Loans {
                 Fetched::Here(connection, broken)
             }
             Err(waker) => {
-                if let Err(error) = waker.wake() {
-                    tracing::error!(%error, "a caller cannot be woken");
-                }
+                wake(&waker);
                 Fetched::Recalled
             }
         }
@@ -175,7 +173,10 @@ impl Loans {
 
     /// The driver is gone.
     pub(super) fn abandon(&self) {
-        self.lending.abandon();
+        if let Some(waker) = self.lending.abandon() {
+            wake(&waker);
+        }
+        drop(self.seat.lock().take());
     }
 
     // ---- for callers
@@ -193,12 +194,17 @@ impl Loans {
             held: Some(held),
         };
         // What has happened to it while nobody watched. Where that is more than a share, the loop
-        // sees to it: what comes after it may be the connection's end. A wake that this takes off
-        // the poll is not lost: whoever has something for the loop has told the queue of it, which
-        // the caller looks at before it sends.
+        // sees to it: what comes after it may be the connection's end. This may take a wake off the
+        // poll, which is why `drive` asks whether the connection is wanted back before it sleeps.
         borrowed.step(Duration::ZERO);
         let all_seen = borrowed.is_usable() && !borrowed.connection().has_more_to_read();
         all_seen.then_some(borrowed)
+    }
+}
+
+fn wake(waker: &Waker) {
+    if let Err(error) = waker.wake() {
+        tracing::error!(%error, "a caller cannot be woken");
     }
 }
 
@@ -228,16 +234,13 @@ impl Borrowed<'_> {
     /// Drives the connection until the caller's call has ended. Where others want the connection
     /// too, or it can be used no longer, it goes back before that, and the loop ends the call.
     pub(super) fn drive(mut self, waiter: &Waiter<Ended>) {
-        while self.is_usable() && !waiter.has_come() {
+        while self.is_usable() && !waiter.has_come() && !self.loans.lending.is_recalled() {
             let now = Instant::now();
             let patience = self
                 .connection()
                 .next_alarm()
                 .saturating_duration_since(now);
             self.step(patience.min(WAIT_MAX));
-            if self.loans.lending.is_recalled() {
-                return;
-            }
         }
     }
 

@@ -85,14 +85,18 @@ impl<T, W: Clone> Lending<T, W> {
         }
     }
 
-    /// The owner goes. Where it is lent, it ends when it is given back.
-    pub(crate) fn abandon(&self) {
+    /// The owner goes. A borrower is to be woken by what this yields: it ends when that one gives it
+    /// back.
+    pub(crate) fn abandon(&self) -> Option<W> {
         let before = {
             let mut state = self.state.lock();
             self.idle.store(false, Ordering::Relaxed);
             std::mem::replace(&mut *state, State::Abandoned)
         };
-        drop(before);
+        match before {
+            State::Lent { waker, .. } => Some(waker),
+            _ => None,
+        }
     }
 
     // ---- for borrowers
@@ -117,7 +121,8 @@ impl<T, W: Clone> Lending<T, W> {
         Some(it)
     }
 
-    /// Whether its borrower has to give it back. To be asked whenever it was woken.
+    /// Whether its borrower has to give it back. To be asked each time before it sleeps: a wake may
+    /// have been taken for another.
     pub(crate) fn is_recalled(&self) -> bool {
         match &*self.state.lock() {
             State::Lent { recalled, .. } => *recalled,

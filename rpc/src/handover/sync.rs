@@ -12,7 +12,7 @@ pub(crate) use parking_lot::{Mutex, MutexGuard};
 pub(crate) struct Condvar(parking_lot::Condvar);
 
 impl Condvar {
-    /// Waits while `in_vain`; `false`: for `longest`, and still.
+    /// Waits while `in_vain`, for `longest` at most; `false`: that time ran out.
     pub(crate) fn wait_while_for<T>(
         &self,
         mut content: MutexGuard<'_, T>,

@@ -24,7 +24,7 @@ use crate::handover::Tray;
 use crate::interceptor::ServerInterceptor;
 use crate::reactor::{LoopHandle, Post, SourceId};
 use crate::stats::{ConnectionCells, ServerMeter};
-use crate::wire::{ReplyHead, ReplyKind, put_reply, reply_len};
+use crate::wire::{ReplyHead, ReplyKind, frame_buffer, put_reply, reply_len};
 
 /// Replies from this size on are encoded before the connection's lock is taken.
 const LARGE_REPLY_BYTES: usize = 32 << 10;
@@ -305,7 +305,7 @@ impl fmt::Debug for ReplyPath {
 }
 
 fn encoded(head: &ReplyHead<'_>, body: &impl Message) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(reply_len(head));
+    let mut frame = frame_buffer(reply_len(head));
     put_reply(&mut frame, head, Some(body));
     frame
 }

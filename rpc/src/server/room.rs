@@ -37,8 +37,11 @@ impl Room {
     }
 
     fn try_reserve(&self, frame_bytes: usize) -> bool {
-        let unsent = self.unsent.load(Ordering::SeqCst);
-        let reserved = |queued| (unsent + queued <= self.bytes_max).then_some(queued + frame_bytes);
+        // What is collected meanwhile changes `queued`, so that both are looked at again.
+        let reserved = |queued| {
+            let unsent = self.unsent.load(Ordering::SeqCst);
+            (unsent + queued <= self.bytes_max).then_some(queued + frame_bytes)
+        };
         self.queued
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, reserved)
             .is_ok()

@@ -9,8 +9,8 @@
 //! Small reads go through a scratch buffer that all connections of a loop share, so that an idle
 //! connection holds no memory; the rest of a large frame is read straight into place. Room grows
 //! with what has arrived, never with what a peer announces: a frame of 60 MiB that stops after a
-//! byte costs a byte. Of a frame of which a share is there, the rest gets a buffer that the process holds
-//! anyway, if it has one.
+//! byte costs a byte; but buffers are not smaller than 129 KiB once more than a few KiB are there. Of a
+//! frame of which a share is there, the rest gets a buffer that the process holds anyway, if it has one.
 
 use std::io::{self, Read};
 

@@ -25,6 +25,7 @@ pub(crate) use kind::{ReplyKind, RequestKind};
 pub use limits::Limits;
 pub(crate) use limits::METADATA_ENTRIES_MAX;
 pub(crate) use output::{OutputQueue, Written};
+pub(crate) use pool::frame_buffer;
 pub(crate) use varint::{put_varint, varint_len};
 
 #[cfg(test)]

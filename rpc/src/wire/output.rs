@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 
-use super::pool::POOL;
+use super::pool::{POOL, frame_buffer};
 
 /// Frames are put together in one segment up to this size.
 const SEGMENT_BYTES: usize = 128 << 10;
@@ -60,7 +60,7 @@ impl OutputQueue {
         {
             let mut segment = std::mem::take(&mut self.spare);
             if segment.capacity() < len {
-                segment = POOL.take_empty(len);
+                segment = frame_buffer(len);
             }
             self.segments.push_back(segment);
         }

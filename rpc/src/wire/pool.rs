@@ -32,7 +32,7 @@ const WORTH_BYTES: usize = 32 << 10;
 /// Bytes of either kind of buffer that the process keeps at most.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
-/// That of the process.
+/// The one of the process.
 pub(super) static POOL: Pool = Pool::new();
 
 /// Taken from and given to by any thread; a lock is held for a look at a short list.
@@ -41,6 +41,11 @@ pub(super) struct Pool {
     /// Their length is their capacity.
     full: Mutex<Kept>,
     empty: Mutex<Kept>,
+}
+
+/// A frame of this many bytes is encoded into it, and it is given back by whoever has sent it.
+pub(crate) fn frame_buffer(len: usize) -> Vec<u8> {
+    POOL.take_empty(len)
 }
 
 impl Default for &'static Pool {
@@ -83,7 +88,8 @@ impl Pool {
     /// As [`take_full`](Pool::take_full), if there is one: it costs no memory that was not held
     /// before.
     pub(super) fn take_kept_full(&self, len: usize) -> Option<Vec<u8>> {
-        self.full.lock().take(size_for(len)?)
+        let size = size_for(len)?;
+        self.full.lock().take(size)
     }
 
     /// A buffer that begins with these bytes, one after the other.
@@ -100,7 +106,7 @@ impl Pool {
 
     /// Gives a buffer back, wherever it came from.
     pub(super) fn give(&self, mut buffer: Vec<u8>) {
-        if !is_pooled(&buffer) {
+        if !has_pool_size(&buffer) {
             return;
         }
         let kept = if buffer.len() == buffer.capacity() {
@@ -115,7 +121,7 @@ impl Pool {
 
     /// The first `len` bytes of a buffer, to be shared. It is given back with its last share.
     pub(super) fn share(&'static self, mut buffer: Vec<u8>, len: usize) -> Bytes {
-        if is_pooled(&buffer) {
+        if has_pool_size(&buffer) {
             Bytes::from_owner(Shared { buffer, pool: self }).slice(..len)
         } else {
             buffer.truncate(len);
@@ -157,12 +163,12 @@ impl Kept {
     }
 }
 
-/// Whether a message of this length had better have a pooled buffer.
+/// Whether a message of this length should have a pooled buffer.
 pub(super) fn is_worth(len: usize) -> bool {
     (WORTH_BYTES..=LARGEST_BYTES).contains(&len)
 }
 
-/// The size of the pooled buffer for a message of this length, if it had better have one.
+/// The size of the pooled buffer for a message of this length, if it should have one.
 fn size_for(len: usize) -> Option<usize> {
     is_worth(len).then(|| {
         let payload = len.saturating_sub(HEAD_BYTES).next_power_of_two();
@@ -170,7 +176,7 @@ fn size_for(len: usize) -> Option<usize> {
     })
 }
 
-fn is_pooled(buffer: &Vec<u8>) -> bool {
+fn has_pool_size(buffer: &Vec<u8>) -> bool {
     size_for(buffer.capacity()) == Some(buffer.capacity())
 }
 
@@ -249,6 +255,7 @@ mod tests {
             let kept = kept.lock();
             let bytes: usize = kept.buffers.iter().map(Vec::capacity).sum();
             assert_eq!(bytes, kept.bytes);
+            assert!(kept.buffers.iter().all(has_pool_size));
             let room = KEPT_BYTES_MAX - bytes;
             assert!(room < BUFFER_BYTES, "{room}");
         }

@@ -82,12 +82,10 @@ impl Scene {
             return self.give_back(connection, true);
         }
         connection.calls.push(call);
-        loop {
+        while !self.lending.is_recalled() {
             seat.sleep();
-            if self.lending.is_recalled() {
-                return self.give_back(connection, false);
-            }
         }
+        self.give_back(connection, false);
     }
 
     /// A blocking call that is answered at once, if the connection is to be had.
@@ -148,6 +146,22 @@ fn a_caller_with_the_connection_lets_the_loop_have_it_for_another() {
     });
 }
 
+/// The driver's timer: nobody has left anything in the queue.
+#[test]
+fn a_connection_that_is_wanted_back_is_brought_by_a_caller_who_sleeps() {
+    in_every_order(|| {
+        let scene = Scene::new();
+        let drives = spawn(&scene, |scene| scene.call(1));
+        if scene.fetch().is_none() {
+            scene.notice.sleep();
+            let fetched = scene.fetch();
+            let connection = fetched.expect("whoever had it has given it back");
+            assert_eq!(connection.calls, [1]);
+        }
+        drives.join().unwrap();
+    });
+}
+
 #[test]
 fn a_connection_that_is_wanted_back_while_callers_use_it_comes_back() {
     in_every_order(|| {
@@ -185,12 +199,13 @@ fn a_connection_that_was_given_back_is_there_for_the_next_caller() {
 fn a_connection_whose_driver_goes_ends_whoever_has_it() {
     in_every_order(|| {
         let scene = Scene::new();
-        let users =
-            [true, false].map(|lend_on| spawn(&scene, move |scene| scene.use_once(lend_on)));
-        scene.lending.abandon();
-        for user in users {
-            user.join().unwrap();
+        let user = spawn(&scene, |scene| scene.use_once(true));
+        let sleeper = spawn(&scene, |scene| scene.call(1));
+        if let Some(seat) = scene.lending.abandon() {
+            seat.wake();
         }
+        user.join().unwrap();
+        sleeper.join().unwrap();
         assert!(scene.is_gone());
         assert!(!scene.lending.may_be_idle(), "nobody looks for it any more");
         assert!(!scene.use_once(true));

@@ -1,4 +1,6 @@
-//! A stream's senders against what they wait for: credit, room at the connection, or the end.
+//! A stream's senders against what they wait for: credit, room at the connection, or the end. Of the
+//! connection's turns there are only those in which it flushes; one that reads no more for want of room
+//! collects and writes as well, in the same order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -295,6 +297,17 @@ fn two_senders_do_not_take_the_same_credit() {
         let other = spawn(&scene, |scene| scene.take(&scene.flow));
         let taken = [scene.take(&scene.flow), other.join().unwrap()];
         assert_eq!(taken.iter().filter(|it| it.is_ok()).count(), 1);
+    });
+}
+
+#[test]
+fn what_comes_to_the_socket_leaves_no_room_that_it_has_not_left() {
+    in_every_order(|| {
+        let scene = Scene::with_credit_for(1);
+        assert_eq!(scene.send(&scene.flow, LONG), Ok(()));
+        let other = spawn(&scene, |scene| scene.take(&scene.other));
+        scene.flush(&mut 0, false);
+        assert_eq!(other.join().unwrap(), Err(StreamError::WouldBlock));
     });
 }
 

@@ -46,10 +46,10 @@ impl Certificate {
         self.dir.path()
     }
 
-    /// TLS for a client of the server that has it, for one who does without a channel.
+    /// TLS for a client of the server that has it and that uses rustls directly.
     ///
     /// # Errors
-    /// There is none.
+    /// rustls's.
     pub fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -69,7 +69,7 @@ pub(crate) fn server_name() -> ServerName<'static> {
 /// TLS for the server that has the certificate in `dir`.
 ///
 /// # Errors
-/// There is none.
+/// No certificate is there.
 pub fn tls_server(dir: &Path) -> Result<TlsServer, TlsError> {
     TlsServer::new(dir.join(CERTIFICATE), dir.join(KEY))
 }

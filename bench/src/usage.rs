@@ -9,6 +9,9 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+/// `USER_HZ`, the unit of times in `/proc`: part of Linux's interface, the same everywhere.
+const TICK: Duration = Duration::from_millis(10);
+
 /// What one thread, or several of the same name, used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ThreadUsage {
@@ -36,13 +39,17 @@ impl Usage {
             let Some(tid) = dir.file_name().and_then(|name| name.to_str()?.parse().ok()) else {
                 continue;
             };
-            // It may have ended since the directory was read.
-            let Ok(name) = fs::read_to_string(dir.join("comm")) else {
-                continue;
+            let read = ["comm", "schedstat", "status", "io"]
+                .map(|file| fs::read_to_string(dir.join(file)));
+            let [Ok(name), Ok(schedstat), Ok(status), Ok(io)] = read else {
+                if !dir.exists() {
+                    continue; // it has ended since the directory was read
+                }
+                return Err(io::Error::other(format!(
+                    "{} lacks schedstat, status or io",
+                    dir.display()
+                )));
             };
-            let schedstat = fs::read_to_string(dir.join("schedstat"))?;
-            let status = fs::read_to_string(dir.join("status"))?;
-            let io = fs::read_to_string(dir.join("io"))?;
             let usage = ThreadUsage {
                 cpu_ns: first_number(&schedstat),
                 wakeups: number_after(&status, "\nvoluntary_ctxt_switches:"),
@@ -93,6 +100,19 @@ pub fn cpu_of(threads: &BTreeMap<String, ThreadUsage>) -> Duration {
     Duration::from_nanos(threads.values().map(|usage| usage.cpu_ns).sum())
 }
 
+/// The CPU time of a process so far, threads that have ended included, to 10 ms.
+///
+/// # Errors
+/// The process is gone, or the system does not tell.
+pub fn cpu_of_process(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Its name is in parentheses and may hold anything; the times are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: u32 = times.filter_map(|field| field.parse::<u32>().ok()).sum();
+    Ok(TICK * ticks)
+}
+
 /// The CPU time of this process so far, threads that have ended included.
 #[must_use]
 pub fn own_cpu() -> Duration {
@@ -105,9 +125,6 @@ pub fn own_cpu() -> Duration {
 /// # Errors
 /// `/proc/stat` cannot be read.
 pub fn machine_cpu() -> io::Result<Duration> {
-    /// `USER_HZ`, the unit of `/proc/stat`: part of Linux's interface, the same everywhere.
-    const TICK: Duration = Duration::from_millis(10);
-
     let stat = fs::read_to_string("/proc/stat")?;
     let fields = stat
         .lines()
@@ -155,6 +172,8 @@ mod tests {
                 let _ = wait_release.recv();
             });
         wait_finished.recv().unwrap();
+        let own = cpu_of_process(process::id()).unwrap();
+        assert!(own >= Duration::from_millis(30), "{own:?}");
         let used = Usage::of(process::id()).unwrap().since(&before);
         drop(release);
         busy.unwrap().join().unwrap();

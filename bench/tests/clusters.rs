@@ -80,7 +80,7 @@ fn a_rolling_restart_takes_each_node_once_around_and_meets_the_leader() {
 
 #[test]
 fn nodes_that_serve_for_a_while_are_watched() {
-    let Some(report) = report(SOAK, &["--minutes=0.05", "--every=1"]) else {
+    let Some(report) = report(SOAK, &["--minutes=0.1", "--every=1"]) else {
         return;
     };
     assert!(report["writes"].as_u64().unwrap() > 0, "{report}");

@@ -20,7 +20,7 @@ use bench::machine::{Machine, file_system_of, load};
 use bench::span::Interrupt;
 use bench::store_load::{BlockingClients, Clients, Operation};
 use bench::table::Table;
-use bench::usage::{Usage, cpu_of};
+use bench::usage::{Usage, cpu_of_process};
 use clap::Parser;
 use serde::Serialize;
 
@@ -36,8 +36,11 @@ Exit codes: 0 measured, 1 failed, 2 wrong usage.";
 /// What was taken up at the start is no growth: this part of the time is left out.
 const WARM_UP: f64 = 0.1;
 
-/// The shortest that is looked at twice.
+/// The shortest that there is.
 const MINUTES_MIN: f64 = 0.05;
+
+/// Two halves take three looks, and none is lost if one of them comes late.
+const LOOKS_MIN: f64 = 4.0;
 
 /// Size of what clients write.
 const VALUE_BYTES: usize = 256;
@@ -81,6 +84,11 @@ fn run() -> Result<(), Failure> {
     let Some(cli) = parse::<Cli>()? else {
         return Ok(());
     };
+    if f64::from(cli.every) * LOOKS_MIN > 60.0 * cli.minutes * (1.0 - WARM_UP) {
+        return Err(Failure::Usage(format!(
+            "--every is too long for so few minutes: halves are compared after {LOOKS_MIN} looks"
+        )));
+    }
     let interrupt = Interrupt::watch().map_err(Failure::of("cannot watch for signals"))?;
     let program = node_program()?;
     let beside = program.parent().map(PathBuf::from).unwrap_or_default();
@@ -96,8 +104,13 @@ fn run() -> Result<(), Failure> {
     let clients = Clients::new(cluster.addresses(), cli.clients.into(), VALUE_BYTES)?;
     let recorders: Vec<Recorder> = (0..cli.clients).map(|_| Recorder::default()).collect();
     let writing = BlockingClients::start(&clients, Operation::Put, &recorders)?;
-    let samples = watch(&cli, &cluster, &recorders, &interrupt)?;
+    let mut samples = Vec::new();
+    let ended = watch(&cli, &cluster, &recorders, &interrupt, &mut samples);
     drop(writing);
+    // What was seen before it failed, or was interrupted, counts.
+    let [_, _, .., last] = &samples[..] else {
+        return ended;
+    };
 
     let nodes: Vec<Soaked> = (0..usize::from(cli.nodes))
         .map(|node| Soaked::of(&samples, node))
@@ -109,8 +122,8 @@ fn run() -> Result<(), Failure> {
         load_after: load(),
         file_system: file_system_of(&dir).unwrap_or_else(|| "unknown".to_owned()),
         clients: cli.clients,
-        minutes: cli.minutes,
-        writes: samples.last().map_or(0, |last| last.writes),
+        minutes: 60.0 * last.at,
+        writes: last.writes,
         nodes,
     };
     println!("writes: {}", report.writes);
@@ -119,7 +132,7 @@ fn run() -> Result<(), Failure> {
         "{}",
         serde_json::to_string(&report).expect("figures are finite and keys are strings")
     );
-    Ok(())
+    ended
 }
 
 /// The one JSON line.
@@ -130,6 +143,7 @@ struct Report {
     load_after: String,
     file_system: String,
     clients: u16,
+    /// That were measured.
     minutes: f64,
     writes: u64,
     nodes: Vec<Soaked>,
@@ -168,16 +182,16 @@ struct Held {
     cpu: Duration,
 }
 
-/// Looks every so often; yields what was seen after the warm-up.
+/// Looks every so often, and adds what is seen after the warm-up.
 fn watch(
     cli: &Cli,
     cluster: &Cluster,
     recorders: &[Recorder],
     interrupt: &Interrupt,
-) -> Result<Vec<Sample>, Failure> {
+    samples: &mut Vec<Sample>,
+) -> Result<(), Failure> {
     let begun = Instant::now();
     let whole = Duration::from_secs_f64(60.0 * cli.minutes);
-    let mut samples = Vec::new();
     let mut writes = 0;
     while begun.elapsed() < whole {
         interrupt.sleep(Duration::from_secs(cli.every.into()))?;
@@ -198,22 +212,16 @@ fn watch(
             samples.push(Sample { at, nodes, writes });
         }
     }
-    if samples.len() < 2 {
-        return Err(Failure::Usage(
-            "--every is too long for so few minutes: nothing can be compared".to_owned(),
-        ));
-    }
-    Ok(samples)
+    Ok(())
 }
 
 impl Held {
     fn by(pid: u32) -> io::Result<Self> {
-        let usage = Usage::of(pid)?;
         Ok(Self {
             memory_mib: mib(memory_of(pid)?),
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-            threads: usage.threads(),
-            cpu: cpu_of(&usage.since(&Usage::default())),
+            threads: Usage::of(pid)?.threads(),
+            cpu: cpu_of_process(pid)?,
         })
     }
 }
@@ -229,7 +237,7 @@ impl std::fmt::Display for Held {
 }
 
 impl Soaked {
-    /// `samples`: at least two.
+    /// `samples`: at least three.
     fn of(samples: &[Sample], node: usize) -> Self {
         let held = |sample: &Sample, what: fn(&Held) -> f64| what(&sample.nodes[node]);
         let (first, last) = (&samples[0], &samples[samples.len() - 1]);

@@ -26,6 +26,8 @@ pub(crate) const ELECTION_TIMEOUT_US: Micros = 500_000;
 pub(crate) const CALL_TIMEOUT_US: Micros = 600_000;
 /// A process that goes on after a pause reads what has come in the meantime within so long.
 const WAKING_US: Micros = 500;
+/// The promise that a panic breaks.
+pub(crate) const NO_PANIC: &str = "no assertion of the project fails";
 /// Lines kept of what happened.
 const TRACE_LINES: usize = 60;
 
@@ -153,17 +155,18 @@ pub struct Outcome {
 /// Runs one seed. A panic counts as a violation.
 #[must_use]
 pub fn run_seed(seed: u64, options: RunOptions) -> Outcome {
-    let mut world = World::new(seed, options);
-    let run = catch_unwind(AssertUnwindSafe(|| world.run(options.events)));
+    run_world(World::new(seed, options), seed, options.events)
+}
+
+pub(crate) fn run_world(mut world: World, seed: u64, events: u64) -> Outcome {
+    let run = catch_unwind(AssertUnwindSafe(|| world.run(events)));
     if let Err(panic) = run {
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a text");
-        world
-            .oracle
-            .fail("no assertion of the project fails", text.to_owned());
+        world.oracle.fail(NO_PANIC, text.to_owned());
     }
     world.outcome(seed)
 }

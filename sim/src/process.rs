@@ -126,7 +126,7 @@ impl World {
         let config = Config {
             max_message_bytes: tuning.message_bytes,
             max_inflight_messages: tuning.window,
-            max_log_bytes: (tuning.snapshot_log_bytes + 500).max(2 * tuning.retained_bytes + 1),
+            max_log_bytes: tuning.max_log_bytes(),
             retained_log_bytes: tuning.retained_bytes,
             lease: tuning.lease,
             ..Config::new(id, node.initial.clone())

@@ -55,17 +55,18 @@ impl World {
         }
     }
 
-    /// Until everybody whom a pause or a hanging disk holds up is back, and whoever could take no snapshot
-    /// tries again: its log may be at its bound.
+    /// Until everybody whom a pause or a hanging disk holds up is back, and whoever takes no entries, for
+    /// its log is at its bound and it could take no snapshot, tries again.
     fn outage_left(&self) -> Micros {
+        let max_log_bytes = self.tuning.max_log_bytes();
         let left = self.nodes.iter().map(|node| {
             let back_at = node.paused_until.max(node.hangs_until);
             let pause = match &node.process {
-                Some(process) => {
+                Some(process) if process.raft.log_bytes() > max_log_bytes => {
                     let now = self.local_instant(node.id);
                     process.own_snapshot.pause_left(now)
                 }
-                None => Duration::ZERO,
+                _ => Duration::ZERO,
             };
             let pause_us = u64::try_from(pause.as_micros()).expect("seconds");
             back_at.saturating_sub(self.now).max(pause_us)

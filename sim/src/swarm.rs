@@ -198,6 +198,11 @@ impl Tuning {
         }
     }
 
+    /// Where a node's log is at its bound.
+    pub(crate) fn max_log_bytes(&self) -> usize {
+        (self.snapshot_log_bytes + 500).max(2 * self.retained_bytes + 1)
+    }
+
     pub(crate) fn clerk(&self) -> ClerkOptions {
         ClerkOptions {
             window: self.clerk_window,

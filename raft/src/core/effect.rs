@@ -41,7 +41,8 @@ pub enum Effect {
         message: Message,
     },
     /// As leader: stream a snapshot file to a follower that needs entries we no longer have, and
-    /// say how it ended by [`Raft::snapshot_sent`](super::Raft::snapshot_sent).
+    /// say how it ended by [`Raft::snapshot_sent`](super::Raft::snapshot_sent), or that it cannot begin
+    /// yet by [`Raft::snapshot_postponed`](super::Raft::snapshot_postponed).
     SendSnapshot {
         /// The follower.
         to: NodeId,

@@ -76,6 +76,11 @@ pub enum Input {
         max_bytes: u64,
     },
     Flush,
+    // Last, so that older records keep their meaning.
+    SnapshotPostponed {
+        to: NodeId,
+        last_included: LogId,
+    },
 }
 
 /// What a reader of a run wants to see of the core after an input. Two runs of the same inputs have
@@ -143,6 +148,9 @@ impl Raft {
                 drop(self.take_committed(usize::try_from(max_bytes).unwrap_or(usize::MAX)));
             }
             Input::Flush => self.flush(effects),
+            Input::SnapshotPostponed { to, last_included } => {
+                self.snapshot_postponed(to, last_included);
+            }
         }
     }
 
@@ -186,6 +194,7 @@ impl Input {
             Self::TakeWrite => "take_write",
             Self::TakeCommitted { .. } => "take_committed",
             Self::Flush => "flush",
+            Self::SnapshotPostponed { .. } => "snapshot_postponed",
         }
     }
 }
@@ -222,6 +231,7 @@ impl fmt::Display for Input {
                 let how = if *installed { "installed" } else { "in vain" };
                 write!(f, " n{to} {last_included} {how}")
             }
+            Self::SnapshotPostponed { to, last_included } => write!(f, " n{to} {last_included}"),
             Self::ChangeMembership { change } => write!(f, " {change:?}"),
             Self::Unreachable { to } | Self::TransferLeadership { to: Some(to) } => {
                 write!(f, " n{to}")

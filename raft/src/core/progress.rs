@@ -292,13 +292,22 @@ impl Progress {
     /// election timeout has passed, and twice as long after each further failure: all that a follower
     /// cannot keep (its disk is too small, say) would travel again each time.
     pub(super) fn snapshot_failed(&mut self, now: Millis, config: &Config) {
-        self.state = ProgressState::Probe { waiting: true };
-        self.resend_at = now;
         let doubled = 1_u64.checked_shl(self.failed_transfers).unwrap_or(u64::MAX);
         let pause_ms = config.election_timeout_ms.1.saturating_mul(doubled);
         let longest_ms = SNAPSHOT_RETRY_MS_MAX.max(config.election_timeout_ms.1);
-        self.snapshot_retry_at = now.plus(pause_ms.min(longest_ms));
+        self.pause_transfers(now, pause_ms.min(longest_ms));
         self.failed_transfers = self.failed_transfers.saturating_add(1);
+    }
+
+    /// The transfer was not begun, so it says nothing of the follower: the next pause is none the longer.
+    pub(super) fn snapshot_postponed(&mut self, now: Millis, config: &Config) {
+        self.pause_transfers(now, config.election_timeout_ms.1);
+    }
+
+    fn pause_transfers(&mut self, now: Millis, pause_ms: u64) {
+        self.state = ProgressState::Probe { waiting: true };
+        self.resend_at = now;
+        self.snapshot_retry_at = now.plus(pause_ms);
     }
 
     /// The transfer ended well. If that changed nothing else, probing finds out what is needed.

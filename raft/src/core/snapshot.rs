@@ -111,6 +111,19 @@ impl Raft {
         }
     }
 
+    /// As leader: the transfer that [`Effect::SendSnapshot`] asked for was not begun, because an older one
+    /// to that follower is still ending. It is asked for again after a pause.
+    pub fn snapshot_postponed(&mut self, to: NodeId, last_included: LogId) {
+        if self.is_halted() {
+            return;
+        }
+        if let Some(progress) = self.progress.get_mut(&to)
+            && progress.state == (ProgressState::Snapshot { last_included })
+        {
+            progress.snapshot_postponed(self.now, &self.config);
+        }
+    }
+
     /// As leader: this follower needs what is compacted away.
     pub(super) fn start_snapshot(&mut self, to: NodeId) {
         let (now, last_included, term) = (self.now, self.snapshot, self.current_term);

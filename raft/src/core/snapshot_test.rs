@@ -339,11 +339,16 @@ fn a_failed_transfer_is_tried_again_after_an_election_timeout_when_the_follower_
 
 /// How long after a failed transfer to N2, which answered that it held so many bytes, the next one begins.
 fn pause_after_failure(bench: &mut Bench, snapshot: LogId, held: &[u64]) -> u64 {
-    let match_index = bench.raft.progress[&N2].match_index.get();
     for bytes in held {
         bench.step(N2, reply(2, snapshot, *bytes));
     }
     bench.raft.snapshot_sent(N2, snapshot, false);
+    pause_until_sent(bench, snapshot)
+}
+
+/// How long until N2 is sent a snapshot.
+fn pause_until_sent(bench: &mut Bench, snapshot: LogId) -> u64 {
+    let match_index = bench.raft.progress[&N2].match_index.get();
     let begins = (1..=4_000).find(|_| {
         bench.pass(25);
         bench.step(N2, accepted(2, match_index));
@@ -379,6 +384,20 @@ fn transfers_that_keep_failing_come_ever_less_often_until_one_begins_further_on(
         500,
         "it got on"
     );
+}
+
+/// An older transfer may take long to end, and says nothing of the follower.
+#[test]
+fn a_transfer_that_is_not_begun_makes_no_pause_longer() {
+    let mut bench = compacted_leader();
+    bench.step(N2, rejected(2, 3, LogId::ZERO));
+    assert_eq!(snapshots_sent(&bench.out()), [id(4, 2)]);
+    assert_eq!(pause_after_failure(&mut bench, id(4, 2), &[0]), 500);
+    for _ in 0..5 {
+        bench.raft.snapshot_postponed(N2, id(4, 2));
+        assert_eq!(pause_until_sent(&mut bench, id(4, 2)), 500);
+    }
+    assert_eq!(pause_after_failure(&mut bench, id(4, 2), &[0]), 1_000);
 }
 
 /// A disk that is too small takes nearly all of each snapshot, of a larger one more, and keeps nothing.

@@ -388,7 +388,7 @@ impl<W: Waiter> Driver<W> {
             && !running.is_finished()
         {
             running.cancel();
-            return self.raft.snapshot_sent(to, last_included, false);
+            return self.raft.snapshot_postponed(to, last_included);
         }
         tracing::info!(peer = %to, snapshot = %last_included, "sending a snapshot");
         let shipment = Shipment {

@@ -166,6 +166,11 @@ impl Recorded {
         self.raft.snapshot_sent(to, last_included, installed);
     }
 
+    pub(super) fn snapshot_postponed(&mut self, to: NodeId, last_included: LogId) {
+        self.note(|| Input::SnapshotPostponed { to, last_included });
+        self.raft.snapshot_postponed(to, last_included);
+    }
+
     pub(super) fn change_membership(
         &mut self,
         change: MembershipChange,

@@ -307,6 +307,11 @@ impl Raft {
     }
 
     /// The entry up to which receivers of a snapshot will have everything.
+    ///
+    /// A follower in the pause after a transfer that failed is none: the next one is of the latest snapshot,
+    /// so nothing before that is needed. It is another snapshot than before if one was taken in the pause, and
+    /// then what the follower kept of the older one is worthless. Where a link breaks every transfer, and
+    /// every pause brings a snapshot, the follower gets on only once a transfer gets through in one go.
     fn needed_by_receivers(&self) -> Option<LogIndex> {
         let receiving = self
             .progress

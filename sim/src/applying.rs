@@ -6,7 +6,7 @@ use raft::core::{Committed, Entry, LogId, LogIndex, NodeId, Payload, Role};
 use crate::coverage::Situation;
 use crate::history;
 use crate::network::place;
-use crate::serving::{Said, Waits};
+use crate::serving::{Awaited, Said};
 use crate::world::World;
 
 impl World {
@@ -174,7 +174,7 @@ impl World {
             else {
                 return;
             };
-            let Waits::Read { key } = waiter.asked else {
+            let Awaited::Read { key } = waiter.asked else {
                 unreachable!("only reads wait here")
             };
             let value = process.state.get(&[key]).expect("memory does not fail");

@@ -19,7 +19,7 @@ use raft::storage::{Identity, Persister, PersisterOptions, SnapshotReader, Snaps
 use crate::clock::Micros;
 use crate::coverage::Situation;
 use crate::network::{Packet, place};
-use crate::serving::{Said, Waits};
+use crate::serving::{Awaited, Said};
 use crate::world::{Event, World};
 use crate::writing::Report;
 
@@ -32,7 +32,7 @@ const DISK_STALL_LIMIT: Duration = Duration::from_millis(1_500);
 pub(crate) struct Waiter {
     pub(crate) client: usize,
     pub(crate) attempt: u64,
-    pub(crate) asked: Waits,
+    pub(crate) asked: Awaited,
 }
 
 pub(crate) struct Process {
@@ -475,6 +475,6 @@ fn has_two_writes_of_one_client(waiters: &[Waiter]) -> bool {
     let mut clients = BTreeSet::new();
     waiters
         .iter()
-        .filter(|waiter| waiter.asked == Waits::Write)
+        .filter(|waiter| waiter.asked == Awaited::Write)
         .any(|write| !clients.insert(write.client))
 }

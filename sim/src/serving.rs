@@ -8,7 +8,7 @@ use proto::kv::{GetArgs, PutAppendArgs};
 use proto::membership::DescribeReply;
 use proto::raft::{Member, Membership};
 use raft::core::{NodeId, ProposeError, Role};
-use raft::driving::why_no_room;
+use raft::driving::why_no_writes;
 use rpc::{Code, RpcError};
 
 use crate::coverage::Situation;
@@ -18,7 +18,7 @@ use crate::world::World;
 
 /// What a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
+pub(crate) enum Awaited {
     OpenSession,
     Write,
     Read { key: u8 },
@@ -46,11 +46,11 @@ impl World {
             Ask::Call(Request::Get(args)) => self.on_read(id, client, attempt, &args),
             Ask::Call(Request::PutAppend(args)) => {
                 let (writer, op) = write_of(args);
-                self.on_command(id, waiter(Waits::Write), writer, op);
+                self.on_command(id, waiter(Awaited::Write), writer, op);
             }
             Ask::Call(Request::OpenSession(_)) => {
                 let Command { writer, op, .. } = Command::open_session(LogTime::ZERO);
-                self.on_command(id, waiter(Waits::OpenSession), writer, op);
+                self.on_command(id, waiter(Awaited::OpenSession), writer, op);
             }
             Ask::Describe => {
                 let answer = Answer::Described(Ok(self.description(id)));
@@ -65,7 +65,7 @@ impl World {
 
     fn on_command(&mut self, id: NodeId, waiter: Waiter, writer: Writer, op: Op) {
         let process = self.process(id);
-        if let Some(why) = why_no_room(&process.raft, &process.disk, &process.commits) {
+        if let Some(why) = why_no_writes(&process.raft, &process.disk, &process.commits) {
             self.coverage.met(match why {
                 raft::Refusal::DiskFull => Situation::FullLeaderRefuses,
                 _ => Situation::StalledLeaderRefuses,
@@ -99,7 +99,7 @@ impl World {
         let waiter = Waiter {
             client,
             attempt,
-            asked: Waits::Read { key: args.key[0] },
+            asked: Awaited::Read { key: args.key[0] },
         };
         let in_transfer = self.process(id).raft.handing_over_to().is_some();
         let committed = self.oracle.committed();
@@ -142,13 +142,13 @@ impl World {
                 let error = RpcError::new(Code::Unavailable, "the connection broke");
                 Reply::Failed(error.with_may_have_executed(true))
             }
-            (Waits::Write, Said::Outcome(outcome)) => {
+            (Awaited::Write, Said::Outcome(outcome)) => {
                 answer::to_write(&outcome).map_or_else(Reply::Failed, Reply::PutAppend)
             }
-            (Waits::OpenSession, Said::Outcome(outcome)) => {
+            (Awaited::OpenSession, Said::Outcome(outcome)) => {
                 answer::to_open_session(&outcome).map_or_else(Reply::Failed, Reply::OpenSession)
             }
-            (Waits::Read { .. }, Said::Value(value)) => Reply::Get(answer::to_get(value)),
+            (Awaited::Read { .. }, Said::Value(value)) => Reply::Get(answer::to_get(value)),
             (asked, said) => unreachable!("{said:?} to {asked:?}"),
         };
         self.send(Packet::Answer {
@@ -158,11 +158,11 @@ impl World {
         });
     }
 
-    fn declined(&mut self, id: NodeId, asked: Waits, why: raft::Refusal) -> Reply {
+    fn declined(&mut self, id: NodeId, asked: Awaited, why: raft::Refusal) -> Reply {
         let kind = match asked {
-            Waits::Write => answer::Asked::Write,
-            Waits::OpenSession => answer::Asked::OpenSession,
-            Waits::Read { .. } => answer::Asked::Get,
+            Awaited::Write => answer::Asked::Write,
+            Awaited::OpenSession => answer::Asked::OpenSession,
+            Awaited::Read { .. } => answer::Asked::Get,
         };
         let leader = match answer::declined(kind, why, false) {
             answer::Declined::Failed(error) => return Reply::Failed(error),

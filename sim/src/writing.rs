@@ -152,7 +152,7 @@ impl World {
 
     pub(crate) fn resign_if_disk_is_full(&mut self, id: NodeId) {
         let process = self.process(id);
-        if process.disk.holds_up_others(&process.raft) && process.raft.resign() {
+        if process.disk.others_can_lead(&process.raft) && process.raft.resign() {
             self.note(|| format!("{id} resigns, for its disk is full"));
             self.coverage.met(Situation::FullLeaderResigned);
         }

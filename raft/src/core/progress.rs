@@ -55,8 +55,8 @@ pub(super) struct Progress {
     snapshot_retry_at: Millis,
     /// Transfers that have failed, since one last brought the follower on.
     failed_transfers: u32,
-    /// The snapshot sent last, and the most of it, in bytes, with which a transfer has begun: what the
-    /// follower kept of those before.
+    /// The snapshot sent last, and the furthest offset at which a transfer of it began: what the follower
+    /// kept of those before.
     kept: (LogId, u64),
     /// The follower has answered in the transfer under way.
     is_transfer_answered: bool,

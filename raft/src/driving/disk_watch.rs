@@ -83,10 +83,10 @@ impl DiskWatch {
         (self.in_flight() > 0 && !self.full && waited > self.limit).then_some(waited)
     }
 
-    /// Whether a leader with a full disk should resign: the others have committed what it took, so they
-    /// lead on while it waits for room.
+    /// Whether a leader's disk is full and the others have committed what it took: it should resign, and
+    /// they lead on while it waits for room.
     #[must_use]
-    pub fn holds_up_others(&self, raft: &Raft) -> bool {
+    pub fn others_can_lead(&self, raft: &Raft) -> bool {
         self.full && raft.is_stored_by_others()
     }
 }
@@ -149,7 +149,7 @@ impl CommitWatch {
 
 /// Why this node, if it leads, takes no proposal at the moment.
 #[must_use]
-pub fn why_no_room(raft: &Raft, disk: &DiskWatch, commits: &CommitWatch) -> Option<Refusal> {
+pub fn why_no_writes(raft: &Raft, disk: &DiskWatch, commits: &CommitWatch) -> Option<Refusal> {
     if raft.role() != Role::Leader {
         return None;
     }
@@ -197,6 +197,7 @@ mod tests {
         watch.written(WriteId::new(2), after(11_300));
         assert_eq!(watch.hangs_for(after(99_000)), None);
     }
+
     #[test]
     fn a_disk_is_full_until_its_next_write_is_done() {
         let start = Instant::now();
@@ -235,18 +236,21 @@ mod tests {
         let mut disk = DiskWatch::new(LIMIT, start);
         let commits = CommitWatch::new(LIMIT, start);
         disk.ran_full();
-        assert_eq!(why_no_room(&raft, &disk, &commits), None);
+        assert_eq!(why_no_writes(&raft, &disk, &commits), None);
         assert!(
-            !disk.holds_up_others(&raft),
+            !disk.others_can_lead(&raft),
             "nothing shows that others have room"
         );
 
         raft.propose("one".into()).unwrap();
-        assert_eq!(why_no_room(&raft, &disk, &commits), Some(Refusal::DiskFull));
+        assert_eq!(
+            why_no_writes(&raft, &disk, &commits),
+            Some(Refusal::DiskFull)
+        );
         let batch = raft.take_write().unwrap();
         raft.persisted(batch.id);
         assert_eq!(
-            why_no_room(&raft, &disk, &commits),
+            why_no_writes(&raft, &disk, &commits),
             None,
             "its disk lacks nothing"
         );

@@ -5,5 +5,5 @@
 mod disk_watch;
 mod own_snapshot;
 
-pub use self::disk_watch::{CommitWatch, DiskWatch, why_no_room};
+pub use self::disk_watch::{CommitWatch, DiskWatch, why_no_writes};
 pub use self::own_snapshot::OwnSnapshot;

@@ -27,7 +27,7 @@ use super::{FatalError, NodeHandle, NodeStatus, StartError};
 use crate::core::{
     CallId, Config, Effect, Entry, LogId, Membership, Message, Millis, NodeId, Raft, Role, Term,
 };
-use crate::driving::{CommitWatch, DiskWatch, OwnSnapshot, why_no_room};
+use crate::driving::{CommitWatch, DiskWatch, OwnSnapshot, why_no_writes};
 use crate::peer::Peers;
 use crate::storage::{
     Identity, Persister, PersisterOptions, RealDisk, SnapshotStore, StorageError, TornTail,
@@ -303,7 +303,7 @@ impl<W: Waiter> Driver<W> {
     }
 
     fn propose(&mut self, command: Bytes, waiter: W) {
-        if let Some(why) = why_no_room(&self.raft, &self.disk, &self.commits) {
+        if let Some(why) = why_no_writes(&self.raft, &self.disk, &self.commits) {
             return waiter.refuse(why);
         }
         match self.raft.propose(command) {
@@ -466,7 +466,7 @@ impl<W: Waiter> Driver<W> {
 
     /// Once the others have committed what this leader took, they lead on while it waits for room.
     fn resign_if_disk_is_full(&mut self) {
-        if self.disk.holds_up_others(&self.raft) && self.raft.resign() {
+        if self.disk.others_can_lead(&self.raft) && self.raft.resign() {
             tracing::error!(
                 node = %self.options.id, data_dir = %self.options.data_dir.display(),
                 "the disk is full; this node resigns as leader until there is room"

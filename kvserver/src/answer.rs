@@ -1,5 +1,8 @@
-//! What a client hears, as a function of what became of its request: the one place where outcomes and
-//! refusals become replies. The simulator answers its clients by it, too.
+//! What a client hears, as a function of what became of its request: the one place where the state machine's
+//! outcomes and the node's refusals become replies. The simulator answers its clients by it, too.
+//!
+//! A request that reaches neither, for it is malformed or too large, is refused where that is noticed: by
+//! the service, or by the applier.
 
 use bytes::Bytes;
 use proto::kv::{GetReply, OpenSessionReply, PutAppendReply};
@@ -68,7 +71,7 @@ pub fn to_write(outcome: &Outcome) -> Result<PutAppendReply, RpcError> {
         Outcome::Refused(Refusal::ClientIdTooLong) => {
             Err(not_done(Code::InvalidArgument, "the ClientId is too long"))
         }
-        outcome => Err(another_question(outcome)),
+        Outcome::Nothing | Outcome::SessionOpened(_) => Err(another_question(outcome)),
     }
 }
 
@@ -83,7 +86,9 @@ pub fn to_open_session(outcome: &Outcome) -> Result<OpenSessionReply, RpcError> 
             session_id: id.get(),
             ..OpenSessionReply::default()
         }),
-        outcome => Err(another_question(outcome)),
+        Outcome::Nothing | Outcome::Applied(_) | Outcome::Repeated(_) | Outcome::Refused(_) => {
+            Err(another_question(outcome))
+        }
     }
 }
 
@@ -159,7 +164,9 @@ pub fn declined(asked: Asked, why: raft::Refusal, is_legacy: bool) -> Declined {
             Code::ResourceExhausted,
             "no majority of the nodes stores anything at the moment: see to their disks and links",
         ),
-        _ => unknown(Code::Unavailable, "the node is stopping"),
+        raft::Refusal::ShuttingDown => unknown(Code::Unavailable, "the node is stopping"),
+        // `raft::Refusal` may grow. Of a reason that is not known here, this is never untrue.
+        _ => unknown(Code::Unavailable, "the node refused it"),
     };
     Declined::Failed(failed)
 }

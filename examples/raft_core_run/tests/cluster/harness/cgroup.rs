@@ -1,11 +1,10 @@
 //! Limits on what a node may take of the machine: a control group of its own, of version 1 or 2.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::{fs, io, process};
 
 use super::skip::not_tested;
-use super::wait::eventually;
+use super::wait::within_guard;
 
 /// Where every distribution mounts them.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -23,6 +22,8 @@ struct Names {
 /// A group of the processes that it was given. Dropped, it lets go of them and is gone.
 pub(crate) struct Cgroup {
     dir: PathBuf,
+    /// Where the processes came from, and go back to.
+    home: PathBuf,
     counter: (&'static str, &'static str),
 }
 
@@ -68,24 +69,30 @@ impl Cgroup {
     fn by(versions: &[Names]) -> Option<Self> {
         let mut errors = Vec::new();
         for names in versions {
-            let tree = Path::new(MOUNT).join(names.tree);
-            let group = Self {
-                dir: tree.join(format!("cluster-test-{}", process::id())),
-                counter: names.counter,
-            };
-            let set = |(file, value): &(&str, String)| {
-                let file = group.dir.join(file);
-                fs::metadata(&file).and_then(|_| fs::write(&file, value)) // else an ordinary file
-            };
-            let is_set =
-                fs::create_dir(&group.dir).and_then(|()| names.settings.iter().try_for_each(set));
-            match is_set {
-                Ok(()) => return Some(group),
-                Err(error) => errors.push(format!("{}: {error}", group.dir.display())),
+            match Self::with(names) {
+                Ok(group) => return Some(group),
+                Err(error) => errors.push(format!("{:?}: {error}", names.tree)),
             }
         }
         not_tested(&format!("it needs a control group: {errors:?}"));
         None
+    }
+
+    fn with(names: &Names) -> io::Result<Self> {
+        let name = format!("cluster-test-{}-{:08x}", process::id(), fastrand::u32(..));
+        let dir = Path::new(MOUNT).join(names.tree).join(name);
+        fs::create_dir(&dir)?;
+        let group = Self {
+            dir,
+            home: home(names.tree),
+            counter: names.counter,
+        };
+        for (file, value) in &names.settings {
+            let file = group.dir.join(file);
+            fs::metadata(&file)?; // else it would become an ordinary file
+            fs::write(file, value)?;
+        }
+        Ok(group)
     }
 
     /// Takes in a running process, with all its threads.
@@ -106,16 +113,28 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.dir.exists() {
-            return; // it could not be made
-        }
-        let tree = self.dir.parent().expect("it was made in a tree");
-        eventually("the end of a control group", || {
+        let gone = within_guard(|| {
             let inside = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
             for process in inside.lines() {
-                let _ = fs::write(tree.join("cgroup.procs"), process); // it may have ended by itself
+                let _ = fs::write(self.home.join("cgroup.procs"), process); // it may have ended by itself
             }
             fs::remove_dir(&self.dir).ok()
         });
+        if gone.is_none() {
+            println!("{} stays", self.dir.display());
+        }
     }
+}
+
+/// The group in a tree that this process is in, and so is what it starts. The top, where that is not to be
+/// seen from here, as in some containers.
+fn home(tree: &str) -> PathBuf {
+    let top = Path::new(MOUNT).join(tree);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let ours = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?; // none: version 2
+        let is_it = controllers.split(',').any(|name| name == tree);
+        is_it.then(|| top.join(path.trim_start_matches('/')))
+    });
+    ours.filter(|ours| ours.exists()).unwrap_or(top)
 }

@@ -13,17 +13,18 @@ const POLL: Duration = Duration::from_millis(5);
 ///
 /// # Panics
 /// If it does not within [`HANG_GUARD`].
-pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within_guard(probe).unwrap_or_else(|| panic!("not within {} s: {what}", HANG_GUARD.as_secs()))
+}
+
+/// As [`eventually`], for who must not panic: `None` if it is too late.
+pub(crate) fn within_guard<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let give_up = Instant::now() + HANG_GUARD;
     loop {
-        if let Some(found) = probe() {
+        let found = probe();
+        if found.is_some() || Instant::now() >= give_up {
             return found;
         }
-        assert!(
-            Instant::now() < give_up,
-            "not within {} s: {what}",
-            HANG_GUARD.as_secs()
-        );
         thread::sleep(POLL);
     }
 }

@@ -15,6 +15,8 @@ struct Names {
     tree: &'static str,
     /// What is written where; the limit is the last.
     settings: Vec<(&'static str, String)>,
+    /// Turns swapping off, where the kernel can do it: who swaps needs no more memory.
+    swap: Option<&'static str>,
     /// Where the kernel counts how often it has made use of it.
     counter: (&'static str, &'static str),
 }
@@ -39,11 +41,13 @@ impl Cgroup {
                     ("cpu.cfs_period_us", "1000000".to_owned()),
                     ("cpu.cfs_quota_us", us.to_string()),
                 ],
+                swap: None,
                 counter: ("cpu.stat", "nr_throttled"),
             },
             Names {
                 tree: "",
                 settings: vec![("cpu.max", format!("{us} 1000000"))],
+                swap: None,
                 counter: ("cpu.stat", "nr_throttled"),
             },
         ])
@@ -56,11 +60,13 @@ impl Cgroup {
             Names {
                 tree: "memory",
                 settings: vec![("memory.limit_in_bytes", bytes.to_string())],
+                swap: Some("memory.swappiness"),
                 counter: ("memory.oom_control", "oom_kill"),
             },
             Names {
                 tree: "",
                 settings: vec![("memory.max", bytes.to_string())],
+                swap: Some("memory.swap.max"),
                 counter: ("memory.events", "oom_kill"),
             },
         ])
@@ -91,6 +97,13 @@ impl Cgroup {
             let file = group.dir.join(file);
             fs::metadata(&file)?; // else it would become an ordinary file
             fs::write(file, value)?;
+        }
+        if let Some(file) = names
+            .swap
+            .map(|file| group.dir.join(file))
+            .filter(|file| file.exists())
+        {
+            fs::write(file, "0")?;
         }
         Ok(group)
     }

@@ -42,7 +42,7 @@ impl Clocks {
             .output();
         let asked = asked.ok().filter(|asked| asked.status.success());
         let Some(asked) = asked else {
-            not_tested("it needs faketime, with its library");
+            not_tested("clock", "it needs faketime, with its library");
             return None;
         };
         let library = String::from_utf8(asked.stdout).unwrap().trim().to_owned();

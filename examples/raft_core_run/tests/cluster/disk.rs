@@ -16,7 +16,7 @@ fn traced(options: &[&str], command: &Command) -> Option<Command> {
         .stderr(Stdio::null())
         .status();
     if !can_trace.is_ok_and(|status| status.success()) {
-        not_tested("it needs strace, and the right to trace");
+        not_tested("trace", "it needs strace, and the right to trace");
         return None;
     }
     let mut traced = Command::new("strace");

@@ -40,7 +40,7 @@ impl Tracer {
             .stdout(Stdio::null())
             .status();
         if !exists.is_ok_and(|status| status.success()) {
-            not_tested("it needs strace");
+            not_tested("trace", "it needs strace");
             return None;
         }
         let mut strace = Process::start("strace", command, &log);
@@ -50,7 +50,7 @@ impl Tracer {
             (attached || !running).then_some(attached)
         });
         if !is_attached {
-            not_tested(&strace.output());
+            not_tested("trace", &strace.output());
             return None;
         }
         Some(Self { strace, trace })
@@ -91,7 +91,7 @@ impl SmallDisk {
             .arg(&dir)
             .output();
         if !mounted.as_ref().is_ok_and(|mount| mount.status.success()) {
-            not_tested(&format!("cannot mount a file system: {mounted:?}"));
+            not_tested("loop", &format!("cannot mount a file system: {mounted:?}"));
             return None;
         }
         let disk = Self { dir };

@@ -2,8 +2,8 @@
 //! nonsense while clients write.
 //!
 //! Clusters run one at a time. Every test prints the seed of what it draws; `TEST_SEED=N` repeats it.
-//! A test that the machine does not allow says `NOT TESTED` and passes; with `CLUSTER_TEST_NO_SKIPS=1` it
-//! fails. Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs. *Failures*,
+//! A test that the machine does not allow says `NOT TESTED` and passes; where `CLUSTER_TEST_NO_SKIPS` names the
+//! kind of what is missing ([`harness::not_tested`]), it fails. Waits are for events; the one minute in [`harness::HANG_GUARD`] only ends what hangs. *Failures*,
 //! and *the original's defects*, are those of `docs/failures.md`, *faults* those of `docs/faults.md`.
 
 #![allow(

@@ -26,7 +26,7 @@ fn links_that_lose_one_packet_in_ten_slow_the_nodes_down_only() {
     let duration = Duration::from_secs(strength("LOSS_SECONDS", 5).into());
     let (elections, term) = (scene.elections(), scene.latest_term());
     if let Err(error) = scene.network().lose(percent) {
-        return not_tested(&error);
+        return not_tested("network", &error);
     }
     scene.is_served_for(duration);
     let lost = scene.network().lost();
@@ -71,7 +71,7 @@ fn a_follower_behind_a_narrow_link_holds_up_nobody_and_catches_up() {
     let process = scene.cluster.process(leader).id();
     let resident = resident_bytes(process);
     if let Err(error) = scene.network().narrow(follower, NARROW_KBIT) {
-        return not_tested(&error);
+        return not_tested("network", &error);
     }
     let clerk = scene.cluster.clerk(0);
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);

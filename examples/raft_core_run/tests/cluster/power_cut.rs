@@ -97,7 +97,7 @@ fn shutdown_of(dir: &Path) -> Command {
 #[test]
 fn what_was_acknowledged_is_there_when_power_fails_on_all_nodes_at_once() {
     let test = what_was_acknowledged_is_there_when_power_fails_on_all_nodes_at_once;
-    if !is_inside(test, &["--mount"], &PROBE) {
+    if !is_inside(test, "loop", &["--mount"], &PROBE) {
         return;
     }
     let cuts: usize = std::env::var("POWER_CUTS").map_or(3, |text| text.parse().unwrap());
@@ -108,7 +108,7 @@ fn what_was_acknowledged_is_there_when_power_fails_on_all_nodes_at_once() {
     let disks: Result<Vec<_>, _> = (0..3).map(|node| LoopDisk::under(&cluster, node)).collect();
     let disks = match disks {
         Ok(disks) => disks,
-        Err(error) => return not_tested(&error),
+        Err(error) => return not_tested("loop", &error),
     };
     for node in 0..3 {
         cluster.start_node(node);

@@ -80,7 +80,7 @@ impl Cgroup {
                 Err(error) => errors.push(format!("{:?}: {error}", names.tree)),
             }
         }
-        not_tested(&format!("it needs a control group: {errors:?}"));
+        not_tested("cgroup", &format!("it needs a control group: {errors:?}"));
         None
     }
 

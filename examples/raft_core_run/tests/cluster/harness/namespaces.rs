@@ -12,12 +12,17 @@ use super::skip::not_tested;
 const INSIDE: &str = "CLUSTER_TEST_INSIDE_NAMESPACES";
 
 /// Whether the test, which names itself, may go on: it runs inside. If not, it has passed inside by now;
-/// or it cannot run here, where `probe` fails inside, and a line in the output says why. Which namespaces
-/// it takes are options of `unshare`.
+/// or it cannot run here, where `probe` fails inside, and a line in the output says why and of which kind
+/// it is ([`not_tested`]). Which namespaces it takes are options of `unshare`.
 ///
 /// # Panics
 /// If the test has failed inside.
-pub(crate) fn is_inside<T: Fn()>(_test: T, namespaces: &[&str], probe: &[&str]) -> bool {
+pub(crate) fn is_inside<T: Fn()>(
+    _test: T,
+    kind: &str,
+    namespaces: &[&str],
+    probe: &[&str],
+) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -29,9 +34,10 @@ pub(crate) fn is_inside<T: Fn()>(_test: T, namespaces: &[&str], probe: &[&str]) 
     };
     let probed = unshare().args(probe).output();
     if !probed.as_ref().is_ok_and(|probed| probed.status.success()) {
-        not_tested(&format!(
-            "it needs unshare with {namespaces:?}, and {probe:?} there: {probed:?}"
-        ));
+        not_tested(
+            kind,
+            &format!("it needs unshare with {namespaces:?}, and {probe:?} there: {probed:?}"),
+        );
         return false;
     }
     let (_, test) = type_name::<T>()

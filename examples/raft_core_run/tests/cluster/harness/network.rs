@@ -54,13 +54,13 @@ impl Network {
     /// # Panics
     /// If the test has failed inside.
     pub(crate) fn of<T: Fn()>(test: T, hosts: usize) -> Option<Arc<Self>> {
-        if !is_inside(test, &NAMESPACES, &PROBE) {
+        if !is_inside(test, "network", &NAMESPACES, &PROBE) {
             return None;
         }
         match Self::set_up(hosts) {
             Ok(network) => Some(Arc::new(network)),
             Err(error) => {
-                not_tested(&error);
+                not_tested("network", &error);
                 None
             }
         }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::harness::scene::KNOBS;
 use crate::harness::{Cluster, Scene, eventually, not_tested, seed};
 
@@ -115,10 +117,8 @@ fn file(cluster: &Cluster, node: usize) -> PathBuf {
 
 /// What the monotonic clock shows.
 fn monotonic_ms() -> i64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap();
-    let uptime = text.split_whitespace().next().expect("it comes first");
-    let hundredths: i64 = uptime.replace('.', "").parse().unwrap();
-    10 * hundredths
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
 }
 
 fn since_epoch_ms(time: SystemTime) -> i64 {

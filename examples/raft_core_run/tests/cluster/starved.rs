@@ -20,15 +20,16 @@ const CPU_MS_A_SECOND: u32 = 50;
 fn a_starved_node_costs_one_change_of_leaders_at_most() {
     let seconds: u64 = std::env::var("STARVED_SECONDS").map_or(4, |text| text.parse().unwrap());
     let duration = Duration::from_secs(seconds);
+    let group = || Cgroup::with_cpu_of(CPU_MS_A_SECOND);
+    let (Some(first), Some(second)) = (group(), group()) else {
+        return;
+    };
     let seed = seed("starved");
     let mut scene = Scene::begin(Cluster::with_knobs(3, &KNOBS), seed);
-    for is_leader in [true, false] {
+    for (is_leader, group) in [(true, first), (false, second)] {
         let (leader, [follower, _]) = scene.cast();
         let node = if is_leader { leader } else { follower };
         let (elections, term) = (scene.elections(), scene.latest_term());
-        let Some(group) = Cgroup::with_cpu_of(CPU_MS_A_SECOND) else {
-            return;
-        };
         group.add(scene.cluster.process(node).id());
         scene.is_served_for(duration);
         let waited = group.count();
@@ -59,14 +60,15 @@ const HOARD: usize = 1_024;
 /// others serve; without the limit it starts and catches up.
 #[test]
 fn a_node_killed_for_want_of_memory_comes_back_with_all_it_promised() {
+    let group = || Cgroup::with_memory_of(MEMORY_BYTES);
+    let (Some(first), Some(second)) = (group(), group()) else {
+        return;
+    };
     let seed = seed("out_of_memory");
     let mut scene = Scene::begin(Cluster::with_knobs(3, &KNOBS), seed);
-    for is_leader in [true, false] {
+    for (is_leader, group) in [(true, first), (false, second)] {
         let (leader, [follower, _]) = scene.cast();
         let node = if is_leader { leader } else { follower };
-        let Some(group) = Cgroup::with_memory_of(MEMORY_BYTES) else {
-            return;
-        };
         group.add(scene.cluster.process(node).id());
         let clerk = scene.cluster.clerk(seed);
         let value = Bytes::from(vec![b'x'; 64 << 10]);

@@ -1,5 +1,6 @@
 //! Clients that record what they asked, when, and what they were told.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,8 +18,8 @@ const KEYS: u64 = 3;
 /// After so many operations all clients go on to fresh keys, which have no value yet.
 const OPERATIONS_PER_EPOCH: u64 = 2_000;
 
-/// Clients that read and write at random until [`finish`](Recorder::finish). Every other one reads
-/// from any node, whoever leads.
+/// Clients that read and write at random until [`finish`](Recorder::finish), or until it is dropped.
+/// Every other one reads from any node, whoever leads.
 pub(crate) struct Recorder {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -92,12 +93,19 @@ impl Recorder {
     }
 
     /// The history of all clients, once each has ended its last operation.
-    pub(crate) fn finish(self) -> Vec<Operation> {
+    pub(crate) fn finish(mut self) -> Vec<Operation> {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients
+        mem::take(&mut self.clients)
             .into_iter()
             .flat_map(|client| client.join().expect("a client does not panic"))
             .collect()
+    }
+}
+
+impl Drop for Recorder {
+    /// Of a test that has ended before: its clients must not burden the next one.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

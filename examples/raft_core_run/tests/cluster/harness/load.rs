@@ -1,6 +1,7 @@
 //! Clients that write without pause, and the journal of what they were promised.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -17,7 +18,7 @@ const KEYS_PER_WRITER: u64 = 2_000;
 /// Threads that read everything back.
 const READERS: usize = 8;
 
-/// Writers that run until [`finish`](Load::finish).
+/// Writers that run until [`finish`](Load::finish), or until it is dropped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     acks: Arc<Acks>,
@@ -91,10 +92,10 @@ impl Load {
     }
 
     /// Lets every writer end its last write.
-    pub(crate) fn finish(self) -> Journal {
+    pub(crate) fn finish(mut self) -> Journal {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Journal::default();
-        for writer in self.writers {
+        for writer in mem::take(&mut self.writers) {
             let one = writer.join().expect("a writer does not panic");
             all.keys.extend(one.keys);
             all.acknowledged += one.acknowledged;
@@ -103,6 +104,13 @@ impl Load {
         }
         all.longest_gap = self.acks.state.lock().unwrap().longest_gap;
         all
+    }
+}
+
+impl Drop for Load {
+    /// Of a test that has ended before: its writers must not burden the next one.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -6,11 +6,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use crate::disk_faults::{copy, unmount_lazily};
 use crate::harness::namespaces::is_inside;
 use crate::harness::scene::KNOBS;
 use crate::harness::tool::run;
+use crate::harness::wait::within_guard;
 use crate::harness::{Cluster, Scene, not_tested, seed};
 
 /// Room for some segments of 8 MiB, and the journal of the file system.
@@ -31,34 +33,31 @@ struct LoopDisk {
 impl LoopDisk {
     /// Moves the directory of a node, which must not run, onto a file system of its own.
     fn under(cluster: &Cluster, node: usize) -> Result<Self, String> {
-        let disk = Self {
-            image: cluster.dir().join(format!("node{node}.image")),
-            dir: cluster.node_dir(node),
-        };
-        let image = File::create(&disk.image).unwrap();
-        image.set_len(DISK_MIB << 20).unwrap();
-        run(Command::new("mkfs.ext4").arg("-q").arg(&disk.image), "")?;
-        let aside = disk.dir.with_extension("aside");
-        fs::rename(&disk.dir, &aside).unwrap();
-        fs::create_dir(&disk.dir).unwrap();
-        disk.mount()?;
+        let image = cluster.dir().join(format!("node{node}.image"));
+        let dir = cluster.node_dir(node);
+        let file = File::create(&image).unwrap();
+        file.set_len(DISK_MIB << 20).unwrap();
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image), "")?;
+        let aside = dir.with_extension("aside");
+        fs::rename(&dir, &aside).unwrap();
+        fs::create_dir(&dir).unwrap();
+        mount(&image, &dir)?;
+        let disk = Self { image, dir };
         fs::remove_dir(disk.dir.join("lost+found")).unwrap();
         copy(&aside, &disk.dir);
         run(Command::new("sync").arg("-f").arg(&disk.dir), "")?;
         Ok(disk)
     }
 
-    /// The loop device goes with the mount, and that with the test's namespace at the latest.
-    fn mount(&self) -> Result<(), String> {
-        let mut mount = Command::new("mount");
-        run(
-            mount.args(["-o", "loop"]).args([&self.image, &self.dir]),
-            "",
-        )
-    }
-
-    fn unmount(&self) {
+    /// The system may take a moment to let go of the image.
+    fn mount_anew(&self) {
         run(Command::new("umount").arg(&self.dir), "").unwrap();
+        let mut mounted = Ok(());
+        within_guard(|| {
+            mounted = mount(&self.image, &self.dir);
+            mounted.is_ok().then_some(())
+        });
+        mounted.unwrap();
     }
 
     /// A file that nobody syncs: another one each time, since ext4 does sync what replaces a file.
@@ -69,8 +68,17 @@ impl LoopDisk {
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("---- what the node had is kept: {}", self.image.display());
+        }
         unmount_lazily(&self.dir);
     }
+}
+
+/// The loop device goes with the mount, and that with the test's namespace at the latest.
+fn mount(image: &Path, dir: &Path) -> Result<(), String> {
+    let mut mount = Command::new("mount");
+    run(mount.args(["-o", "loop"]).args([image, dir]), "")
 }
 
 /// As nearly at once as a machine can.
@@ -123,8 +131,7 @@ fn what_was_acknowledged_is_there_when_power_fails_on_all_nodes_at_once() {
         shut_down(&disks);
         scene.cluster.kill_all();
         for (node, disk) in disks.iter().enumerate() {
-            disk.unmount();
-            disk.mount().unwrap();
+            disk.mount_anew();
             let left = fs::read(disk.canary(cut)).unwrap_or_default();
             assert!(left.is_empty(), "node {node} has lost nothing");
             scene.cluster.start_node(node);

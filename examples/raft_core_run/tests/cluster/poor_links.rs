@@ -14,8 +14,9 @@ fn strength(name: &str, usual: u32) -> u32 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
 
-/// Faults N5: of all packets between the nodes one in ten is lost, and TCP must make up for it. Writes
-/// are acknowledged all the time. `LOSS_SECONDS=60 LOSS_PERCENT=30` loses more, for longer.
+/// Faults N5: of all packets between the nodes one in ten is lost, and TCP must make up for it. At no
+/// time is a write acknowledged later than [`SERVED_WITHIN`] after the one before; nor with more that is lost,
+/// for longer, by `LOSS_SECONDS=60 LOSS_PERCENT=30`.
 #[test]
 fn links_that_lose_one_packet_in_ten_slow_the_nodes_down_only() {
     let test = links_that_lose_one_packet_in_ten_slow_the_nodes_down_only;
@@ -38,7 +39,7 @@ fn links_that_lose_one_packet_in_ten_slow_the_nodes_down_only() {
     assert!(lost > 0, "nothing was lost");
     let (_, journal) = scene.end();
     let gap = journal.longest_gap;
-    assert!(percent > 10 || gap < SERVED_WITHIN, "no write for {gap:?}");
+    assert!(gap < SERVED_WITHIN, "no write for {gap:?}");
 }
 
 /// What a link lets through, in kilobits a second.

@@ -88,7 +88,7 @@ impl Scene {
         assert!(took < SERVED_WITHIN, "{took:?}");
     }
 
-    /// For so long all nodes' clients are served, at any time.
+    /// For so long all nodes' clients are served in time, whenever they ask.
     pub(crate) fn is_served_for(&self, duration: Duration) {
         let nodes: Vec<usize> = self.cluster.running().collect();
         let begun = Instant::now();

@@ -1,5 +1,6 @@
 //! Tests inside namespaces of their own: what they mount, and the networks that they make, nobody else sees,
-//! and all of it vanishes with the last process inside, however that ends.
+//! and all of it vanishes with the last process inside, however that ends. Who waits outside takes the test
+//! along: killed, it leaves nobody behind.
 
 use std::any::type_name;
 use std::env;
@@ -29,7 +30,9 @@ pub(crate) fn is_inside<T: Fn()>(
     let _alone = alone();
     let unshare = || {
         let mut command = Command::new("unshare");
-        command.args(namespaces);
+        command
+            .args(namespaces)
+            .args(["setpriv", "--pdeathsig", "KILL"]); // with the thread that waits for it
         command
     };
     let probed = unshare().args(probe).output();

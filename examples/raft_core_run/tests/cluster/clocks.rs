@@ -163,7 +163,7 @@ fn wall_clocks_that_jump_or_run_wrong_change_nothing() {
         clocks.scene.load.wait_for_acks(100);
         clocks.scene.recorder.progress(100);
     }
-    clocks.scene.is_at_rest(1);
+    clocks.scene.assert_at_rest(1);
     let now = (clocks.scene.leadership(), clocks.scene.latest_term());
     assert_eq!(now, before, "a clock has brought about an election");
     let (_, journal) = clocks.scene.end();
@@ -191,7 +191,7 @@ fn a_node_whose_clocks_leap_costs_an_election_at_most() {
         let (elections, term) = (clocks.scene.elections(), clocks.scene.latest_term());
         clocks.set(node, seconds, "");
         clocks.wait_for_shift(node, |shift| (seconds - 5..seconds + 5).contains(&shift));
-        clocks.scene.is_served_by(&[0, 1, 2]);
+        clocks.scene.assert_served_by(&[0, 1, 2]);
         clocks.scene.load.wait_for_acks(200);
         clocks.scene.recorder.progress(200);
         let changes = clocks.scene.elections() - elections;
@@ -200,13 +200,13 @@ fn a_node_whose_clocks_leap_costs_an_election_at_most() {
             changes <= usize::from(is_leader),
             "{changes} changes of leaders"
         );
-        clocks.scene.has_taken_few_terms_since(term);
+        clocks.scene.assert_few_terms_since(term);
 
         let Clocks { scene, faked } = &mut clocks;
         scene.cluster.kill(node);
         faked.start(&mut scene.cluster, node);
         scene.cluster.wait_for_catch_up(node);
     }
-    clocks.scene.is_at_rest(2);
+    clocks.scene.assert_at_rest(2);
     clocks.scene.end();
 }

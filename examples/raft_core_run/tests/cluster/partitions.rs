@@ -28,7 +28,7 @@ fn a_leader_on_its_own_is_replaced_and_answers_nothing_old() {
         let stub = cluster.stub(lonely);
         let campaigns = scene.campaigns(lonely);
         scene.network().isolate(lonely);
-        scene.is_served_by(&others);
+        scene.assert_served_by(&others);
         cluster.clerk_of(&others).put("x", "new").unwrap();
         eventually("it steps down", || {
             let value = read(&stub);
@@ -42,7 +42,7 @@ fn a_leader_on_its_own_is_replaced_and_answers_nothing_old() {
         eventually("it has asked in vain whether it could win", || {
             (scene.campaigns(lonely) >= campaigns + 3).then_some(())
         });
-        scene.heals();
+        scene.heal_and_settle();
     }
     scene.end();
 }
@@ -71,12 +71,12 @@ fn two_of_three_nodes_are_cut_from_each_other_and_the_leader_stays() {
         let before = scene.latest_term();
         scene.network().cut_both_ways(left, right);
         if left == leader {
-            scene.is_missed_by(leader, right);
+            scene.wait_until_missed_by(leader, right);
         }
-        scene.is_served_by(&[0, 1, 2]);
-        scene.is_at_rest(4);
+        scene.assert_served_by(&[0, 1, 2]);
+        scene.assert_at_rest(4);
         assert!(scene.latest_term() <= before + 1, "one change at most");
-        scene.heals();
+        scene.heal_and_settle();
     }
     scene.end();
 }
@@ -97,10 +97,10 @@ fn one_direction_between_leader_and_follower_is_lost_and_service_goes_on() {
         } else {
             scene.network().cut(follower, leader);
         }
-        scene.is_missed_by(leader, follower);
-        scene.is_served_by(&[0, 1, 2]);
-        scene.is_at_rest(3);
-        scene.heals();
+        scene.wait_until_missed_by(leader, follower);
+        scene.assert_served_by(&[0, 1, 2]);
+        scene.assert_at_rest(3);
+        scene.heal_and_settle();
         assert!(scene.latest_term() <= before + 1, "one change at most");
     }
     scene.end();
@@ -134,7 +134,7 @@ fn a_silent_connection_is_redialled_and_works_as_soon_as_the_link_does() {
     let took = healed.elapsed();
     println!("caught up {} ms after the link was whole", took.as_millis());
     assert!(took < SILENCE / 2, "{took:?}");
-    scene.heals();
+    scene.heal_and_settle();
     scene.end();
 }
 
@@ -160,8 +160,8 @@ fn a_link_that_flaps_stops_nobody() {
         scene.network().heal();
         wait();
     }
-    scene.has_taken_few_terms_since(before);
-    scene.heals();
+    scene.assert_few_terms_since(before);
+    scene.heal_and_settle();
     scene.end();
 }
 
@@ -184,12 +184,12 @@ fn a_member_is_replaced_while_a_link_is_cut() {
     // Without it there is no majority now, and the leader would not stay.
     let before = scene.leadership();
     scene.cluster.kill(follower);
-    scene.is_served_by(&[leader, newcomer]);
+    scene.assert_served_by(&[leader, newcomer]);
     scene.load.wait_for_acks(100);
     assert_eq!(scene.leadership(), before);
     scene.cluster.start_node(follower);
-    scene.is_at_rest(2);
-    scene.heals();
+    scene.assert_at_rest(2);
+    scene.heal_and_settle();
     scene.end();
 }
 
@@ -208,11 +208,11 @@ fn one_node_between_two_pairs_keeps_the_cluster_together() {
             scene.network().cut_both_ways(left, right);
         }
     }
-    scene.is_missed_by(leader, one);
-    scene.is_served_by(&[0, 1, 2, 3, 4]);
-    scene.is_at_rest(5);
+    scene.wait_until_missed_by(leader, one);
+    scene.assert_served_by(&[0, 1, 2, 3, 4]);
+    scene.assert_at_rest(5);
     assert!(scene.latest_term() <= before + 1, "one change at most");
-    scene.heals();
+    scene.heal_and_settle();
     scene.end();
 }
 
@@ -232,10 +232,10 @@ fn only_the_node_that_all_others_hear_can_lead() {
             scene.network().cut_both_ways(*left, *right);
         }
     }
-    scene.is_served_by(&[0, 1, 2, 3, 4]);
+    scene.assert_served_by(&[0, 1, 2, 3, 4]);
     assert_eq!(scene.cluster.leader(), middle);
-    scene.is_at_rest(4);
-    scene.has_taken_few_terms_since(before);
-    scene.heals();
+    scene.assert_at_rest(4);
+    scene.assert_few_terms_since(before);
+    scene.heal_and_settle();
     scene.end();
 }

@@ -29,7 +29,7 @@ fn links_that_lose_one_packet_in_ten_slow_the_nodes_down_only() {
     if let Err(error) = scene.network().lose(percent) {
         return not_tested("network", &error);
     }
-    scene.is_served_for(duration);
+    scene.assert_served_for(duration);
     let lost = scene.network().lost();
     println!(
         "{lost} packets lost; {} changes of leaders, {} terms",
@@ -108,6 +108,6 @@ fn a_follower_behind_a_narrow_link_holds_up_nobody_and_catches_up() {
     assert_eq!(now, before, "a disturbance");
     scene.network().widen(follower);
     scene.cluster.wait_for_catch_up(follower);
-    scene.is_at_rest(1);
+    scene.assert_at_rest(1);
     scene.end();
 }

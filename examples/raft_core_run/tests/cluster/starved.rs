@@ -31,7 +31,7 @@ fn a_starved_node_costs_one_change_of_leaders_at_most() {
         let node = if is_leader { leader } else { follower };
         let (elections, term) = (scene.elections(), scene.latest_term());
         group.add(scene.cluster.process(node).id());
-        scene.is_served_for(duration);
+        scene.assert_served_for(duration);
         let waited = group.count();
         drop(group);
         scene.cluster.wait_for_catch_up(node);
@@ -42,9 +42,9 @@ fn a_starved_node_costs_one_change_of_leaders_at_most() {
             changes <= usize::from(is_leader),
             "{changes} changes of leaders"
         );
-        scene.has_taken_few_terms_since(term);
+        scene.assert_few_terms_since(term);
     }
-    scene.is_at_rest(2);
+    scene.assert_at_rest(2);
     let (_, journal) = scene.end();
     let gap = journal.longest_gap;
     assert!(gap < SERVED_WITHIN, "no write for {gap:?}");
@@ -83,7 +83,7 @@ fn a_node_killed_for_want_of_memory_comes_back_with_all_it_promised() {
         assert!(group.count() > 0, "it was not the kernel that killed it");
         scene.cluster.kill(node);
         let others: Vec<usize> = (0..3).filter(|other| *other != node).collect();
-        scene.is_served_by(&others);
+        scene.assert_served_by(&others);
         scene.load.wait_for_acks(200);
         drop(group);
         scene.cluster.start_node(node);

@@ -79,7 +79,7 @@ impl Scene {
     }
 
     /// A client of these nodes gets a write done in time.
-    pub(crate) fn is_served_by(&self, nodes: &[usize]) {
+    pub(crate) fn assert_served_by(&self, nodes: &[usize]) {
         let begun = Instant::now();
         let clerk = self.cluster.clerk_of(nodes).with_timeout(HANG_GUARD);
         clerk.put("through", "it").unwrap();
@@ -89,11 +89,11 @@ impl Scene {
     }
 
     /// For so long all nodes' clients are served in time, whenever they ask.
-    pub(crate) fn is_served_for(&self, duration: Duration) {
+    pub(crate) fn assert_served_for(&self, duration: Duration) {
         let nodes: Vec<usize> = self.cluster.running().collect();
         let begun = Instant::now();
         while begun.elapsed() < duration {
-            self.is_served_by(&nodes);
+            self.assert_served_by(&nodes);
             let served = Instant::now();
             while served.elapsed() < ELECTION_TIMEOUT {
                 self.load.wait_for_acks(20);
@@ -108,7 +108,7 @@ impl Scene {
     }
 
     /// For some election timeouts clients are served, and nobody comes to a new term.
-    pub(crate) fn is_at_rest(&self, timeouts: u32) {
+    pub(crate) fn assert_at_rest(&self, timeouts: u32) {
         let before = (self.leadership(), self.latest_term());
         let begun = Instant::now();
         while begun.elapsed() < ELECTION_TIMEOUT * timeouts {
@@ -119,14 +119,14 @@ impl Scene {
     }
 
     /// Nothing is cut any longer: all nodes catch up, and none disturbs the others.
-    pub(crate) fn heals(&self) {
+    pub(crate) fn heal_and_settle(&self) {
         let before = self.leadership();
         self.network().heal();
         let nodes: Vec<usize> = self.cluster.running().collect();
         for node in nodes {
             self.cluster.wait_for_catch_up(node);
         }
-        self.is_at_rest(2);
+        self.assert_at_rest(2);
         assert_eq!(self.leadership(), before, "who comes back disturbs them");
     }
 
@@ -158,7 +158,7 @@ impl Scene {
     }
 
     /// Proves that something is cut: a node does not hear its leader any longer.
-    pub(crate) fn is_missed_by(&self, leader: usize, node: usize) {
+    pub(crate) fn wait_until_missed_by(&self, leader: usize, node: usize) {
         eventually("it misses its leader", || {
             let status = self.cluster.status(node)?;
             (status.leader_id != Some(leader as u64)).then_some(())
@@ -178,7 +178,7 @@ impl Scene {
     }
 
     /// A fault may take some terms, since an election may be in vain, but not one after the other.
-    pub(crate) fn has_taken_few_terms_since(&self, before: u64) {
+    pub(crate) fn assert_few_terms_since(&self, before: u64) {
         let terms = self.latest_term() - before;
         println!("{terms} terms");
         assert!(terms <= 3, "{terms} terms");

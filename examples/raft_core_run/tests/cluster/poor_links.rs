@@ -43,7 +43,7 @@ fn links_that_lose_one_packet_in_ten_slow_the_nodes_down_only() {
 }
 
 /// What a link lets through, in kilobits a second.
-const NARROW_KBIT: u32 = 500;
+const NARROW_KBIT: u32 = 250;
 
 const SNAPSHOT_LOG_BYTES: u64 = 1 << 20;
 

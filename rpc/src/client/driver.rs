@@ -375,13 +375,11 @@ impl Driver {
         let mut reading = Reading::new(turn.scratch, turn.share);
         self.each(|connection| f(connection, &mut reading));
         let Reading {
-            frames,
             bytes,
             again,
             alarm_is_late,
             ..
         } = reading;
-        turn.took_frames(frames);
         turn.moved(bytes);
         if again {
             turn.again();

@@ -25,11 +25,6 @@ const SCRATCH_BYTES: usize = 128 << 10;
 /// Rounds over the loop's posts to itself in one turn; what is posted later waits for the next one.
 const LOCAL_ROUNDS_MAX: usize = 4;
 
-/// With so many frames taken between two waits, what a sleep costs is little for each of them, and
-/// the peers that they are answered to have as much to do first: a watch would be long, and in the
-/// way of others on the same core.
-const FRAMES_WORTH_A_SLEEP: usize = 16;
-
 /// A loop that has moved so many bytes and has more to do lets other threads go first that want its
 /// processor: they would wait for the rest of its time slice, which is longer than most calls take.
 const BYTES_WORTH_A_YIELD: usize = 128 << 10;
@@ -105,7 +100,6 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     again_asked: &'a mut bool,
     again: &'a mut Vec<SourceId>,
-    frames: &'a mut usize,
     bytes: &'a mut usize,
 }
 
@@ -121,11 +115,6 @@ impl Turn<'_> {
             *self.alarm = Some(at);
             self.timers.push(at, self.id);
         }
-    }
-
-    /// Notes that the source has taken frames off its input.
-    pub(crate) fn took_frames(&mut self, frames: usize) {
-        *self.frames += frames;
     }
 
     /// Notes that the source has moved bytes to or from its socket.
@@ -210,8 +199,6 @@ struct EventLoop {
     patience: Patience,
     company: Company,
     share: Share,
-    /// Taken by its sources since it waited last.
-    frames: usize,
     /// Moved by its sources since it waited last, or let others have the processor.
     bytes: usize,
 }
@@ -240,7 +227,6 @@ impl EventLoop {
             patience: Patience::default(),
             company: Company::default(),
             share: Share::ALONE,
-            frames: 0,
             bytes: 0,
         }
     }
@@ -315,17 +301,13 @@ impl EventLoop {
         let mut idle = self.again.is_empty()
             && FLUSHES.with_borrow(Vec::is_empty)
             && !LoopHandle::has_local_posts();
-        let frames = if idle {
+        if idle {
             self.bytes = 0;
-            std::mem::take(&mut self.frames)
-        } else {
-            if self.bytes >= BYTES_WORTH_A_YIELD {
-                self.bytes = 0;
-                thread::yield_now();
-            }
-            0
-        };
-        if idle && frames < FRAMES_WORTH_A_SLEEP && self.watch(events) {
+        } else if self.bytes >= BYTES_WORTH_A_YIELD {
+            self.bytes = 0;
+            thread::yield_now();
+        }
+        if idle && self.watch(events) {
             NOW.set(Some(Instant::now()));
             return;
         }
@@ -468,7 +450,6 @@ impl EventLoop {
             timers: &mut self.timers,
             again_asked: &mut slot.again_asked,
             again: &mut self.again,
-            frames: &mut self.frames,
             bytes: &mut self.bytes,
         };
         let result = catch_unwind(AssertUnwindSafe(|| f(&mut turn)));

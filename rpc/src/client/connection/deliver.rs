@@ -8,8 +8,8 @@ use crate::reactor::{self, Batch, Share};
 use crate::wire::{ReplyHead, ReplyKind, check_body, peek_reply};
 
 impl Connection {
-    /// Takes frames that have arrived, and tells how many it looked at.
-    pub(super) fn deliver(&mut self, share: Share) -> Result<usize, Broken> {
+    /// Takes frames that have arrived.
+    pub(super) fn deliver(&mut self, share: Share) -> Result<(), Broken> {
         self.more_replies = false;
         let mut delivered = 0;
         let batch = Batch::of(self.input.unread().len(), share);
@@ -73,7 +73,7 @@ impl Connection {
         if self.in_flight.expects_replies() {
             self.quiet_since = Some(reactor::now());
         }
-        Ok(delivered)
+        Ok(())
     }
 
     fn on_control(&mut self, kind: ReplyKind, id: u64) {

@@ -63,8 +63,6 @@ pub(super) struct Reading<'a> {
     /// A buffer for one read.
     scratch: &'a mut [u8],
     share: Share,
-    /// Frames that were looked at.
-    pub(super) frames: usize,
     /// Bytes that were read and written.
     pub(super) bytes: usize,
     /// There may be more to read; others have their turn first.
@@ -78,7 +76,6 @@ impl<'a> Reading<'a> {
         Reading {
             scratch,
             share,
-            frames: 0,
             bytes: 0,
             again: false,
             alarm_is_late: false,
@@ -366,7 +363,7 @@ impl Connection {
     fn read(&mut self, reading: &mut Reading<'_>) -> Result<(), Broken> {
         let mut budget = reading.share.read_bytes;
         if self.more_replies {
-            reading.frames += self.deliver(reading.share)?;
+            self.deliver(reading.share)?;
         }
         while self.readable && !self.more_replies {
             if budget == 0 {
@@ -386,7 +383,7 @@ impl Connection {
                     let drained = read.drained && self.stream.a_short_read_drains();
                     self.readable = !drained || self.read_closed;
                     reading.alarm_is_late |= self.heard();
-                    reading.frames += self.deliver(reading.share)?;
+                    self.deliver(reading.share)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     (self.readable, self.read_closed) = (false, false);

@@ -94,7 +94,6 @@ impl Connection {
                     peek_plain_call(self.input.unread(), &target.method.names_in_header, limits)
             {
                 self.timeouts.no_frame();
-                turn.took_frames(1);
                 let PlainCall {
                     request_id,
                     timeout_ms,
@@ -118,7 +117,6 @@ impl Connection {
                 Peeked::Complete(frame) => frame,
             };
             self.timeouts.no_frame();
-            turn.took_frames(1);
             let head = frame.head;
             if head.kind == RequestKind::Unknown {
                 let frame_bytes = frame.body_start + frame.body_size;
